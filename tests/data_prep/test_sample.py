@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from data_prep.contract import CLASS_NAMES
+from data_prep.sample import TEST_COUNTS, TRAIN_COUNTS, write_sample
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("sample")
+    write_sample(directory)
+    return directory
+
+
+def read(sample: Path, pattern: str) -> tuple[np.ndarray, np.ndarray]:
+    paths = sorted(sample.glob(pattern))
+    images = np.stack([np.asarray(Image.open(path), np.float32).ravel() for path in paths])
+    return images, np.array([CLASS_NAMES.index(path.parent.name) for path in paths])
+
+
+@pytest.mark.parametrize(
+    ("part", "usage", "counts"),
+    [
+        ("train", "Training", TRAIN_COUNTS),
+        ("test", "PublicTest", TEST_COUNTS),
+        ("test", "PrivateTest", TEST_COUNTS),
+    ],
+)
+def test_layout_is_that_of_the_folder_release(sample, part, usage, counts):
+    found = [len(list((sample / part / name).glob(f"{usage}_*.png"))) for name in CLASS_NAMES]
+    assert found == list(counts)
+
+
+def test_images_are_grey_and_48x48(sample):
+    paths = list(sample.rglob("*.*"))
+    assert len(paths) == 4900
+    for path in paths:
+        with Image.open(path) as image:
+            assert (image.mode, image.size, image.format) == ("L", (48, 48), "PNG")
+
+
+def test_seed_decides_every_byte(sample, tmp_path):
+    write_sample(tmp_path / "again")
+    write_sample(tmp_path / "other", seed=1)
+
+    def content(directory: Path) -> dict[str, bytes]:
+        files = directory.rglob("*.png")
+        return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+    expected = content(sample)
+    assert content(tmp_path / "again") == expected
+    assert not set(content(tmp_path / "other").values()) & set(expected.values())
+
+
+def test_linear_model_learns_something_but_not_enough(sample):
+    train, train_labels = read(sample, "train/*/Training_*.png")
+    test, test_labels = read(sample, "test/*/PublicTest_*.png")
+    scaler = StandardScaler().fit(train)
+    model = LogisticRegression(C=1e-3, max_iter=300).fit(scaler.transform(train), train_labels)
+    assert 0.3 < model.score(scaler.transform(test), test_labels) < 0.7
