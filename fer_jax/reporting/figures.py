@@ -26,8 +26,8 @@ _GRID_COLUMNS = 7
 def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
     """Plots loss, accuracy (%) and learning rate over the epochs of metrics.jsonl, one or more.
 
-    A dotted line marks the epoch of the best validation accuracy, the first of equals. Values that
-    are None, metrics.jsonl's word for not finite, are left out.
+    A dotted line and a star mark the best validation accuracy, the first of equals. Values that are
+    None, metrics.jsonl's word for not finite, are left out.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -46,14 +46,15 @@ def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
         axes.plot(epochs, train, "--", color=_VERMILION, label="training", **style)
         axes.plot(epochs, validation, color=_BLUE, label="validation", **style)
     rate.plot(epochs, column["learning_rate"], color=_INK, marker=marker, markersize=3.5)
-    rate.set_yscale("log")
+    if (column["learning_rate"] > 0).any():
+        rate.set_yscale("log")
 
     if np.isfinite(column["val_accuracy"]).any():
         best = int(np.nanargmax(column["val_accuracy"]))
         for axes in (loss, accuracy, rate):
-            axes.axvline(epochs[best], color=_GREY, linestyle=":", linewidth=1, zorder=0)
+            axes.axvline(epochs[best], color=_GREY, linestyle=":", zorder=0, label="best epoch")
         value = 100 * column["val_accuracy"][best]
-        accuracy.plot(epochs[best], value, "*", color=_BLUE, markersize=11, label="best")
+        accuracy.plot(epochs[best], value, "*", color=_BLUE, markersize=11)
         accuracy.set_title(f"best {value:.1f} % at epoch {epochs[best]}", **_title())
 
     for axes, label in ((loss, "loss"), (accuracy, "accuracy (%)"), (rate, "learning rate")):
@@ -79,7 +80,7 @@ def plot_confusion_matrix(
     totals = matrix.sum(axis=1, keepdims=True)
     share = matrix / np.maximum(totals, 1)
     side = 0.72 * len(classes) + 0.085 * max(map(len, classes)) + 0.7
-    figure = _new_figure(side + 0.3, side)
+    figure = _new_figure(side, side)
     axes = figure.subplots()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*matrix.shape):
@@ -95,7 +96,7 @@ def plot_confusion_matrix(
     axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), classes)
     axes.set_xlabel("predicted class", color=_INK)
-    axes.set_ylabel("true class", color=_INK)
+    axes.set_ylabel("true class (rows sum to 100 %)", color=_INK)
     accuracy = matrix.trace() / max(matrix.sum(), 1)
     axes.set_title(f"{100 * accuracy:.1f} % of {matrix.sum():,} images correct", **_title())
     axes.tick_params(length=0, labelsize=9.5, colors=_INK)
@@ -118,7 +119,7 @@ def plot_samples(
     columns = min(_GRID_COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     width = max(1.35, 0.085 * (max(map(len, classes)) + 8))
-    figure = _new_figure(max(columns * width, 3.2), rows * 1.75 + 0.4)
+    figure = _new_figure(max(columns * width, 3.2), rows * 1.68 + 0.4)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(images) :]:
         axes.set_axis_off()

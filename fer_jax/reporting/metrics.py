@@ -92,7 +92,8 @@ def _check(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 def _expected_calibration_error(
     confidence: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"]
 ) -> float:
-    bins = np.ceil(confidence * _ECE_BINS).astype(int)
+    # Rounding may leave a confidence a little above 1: it belongs in the last bin.
+    bins = np.minimum(np.ceil(confidence * _ECE_BINS).astype(int), _ECE_BINS)
     # |sum of (correct - confidence)| over a bin is its size times its gap.
     gaps = np.bincount(bins, weights=correct - confidence)
     return float(np.abs(gaps).sum() / len(confidence))
