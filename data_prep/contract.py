@@ -40,7 +40,7 @@ def record_dir(data_dir: str | os.PathLike) -> Path:
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes `content` so that a reader, or a kill, sees the old file or the new one, never a part."""
+    """Writes `content` so that readers see the old file or the whole new one, even after kills."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -1,0 +1,87 @@
+"""The flags of `python -m data_prep`, and how it ends."""
+
+import argparse
+import difflib
+import errno
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from data_prep.contract import UserError
+
+_USAGE = "python -m data_prep --source PATH --data_dir DIR [--resize] [--allow_bad]"
+_EPILOG = """\
+example:
+  python -m data_prep --source ~/Downloads/archive.zip --data_dir data/fer2013
+
+what it leaves in DIR:
+  fer2013/1.0.0/          the array records, there only once they are whole
+  samples.png             twelve images of each class
+  class_distribution.png  images per split and class, beside the published counts
+  quarantine.csv          every file or row left out, and why
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see `python -m data_prep --help`.")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _Parser(
+        usage=_USAGE,
+        description="Turns a release of FER-2013 into array records for fer_jax.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--source",
+        metavar="PATH",
+        help="the release: a folder with train/ and test/ (or images/train and images/validation), "
+        "a .zip of it, fer2013.csv or icml_face_data.csv; 'kaggle' downloads it, 'sample' makes up "
+        "about 4,900 drawn faces to try things out",
+    )
+    parser.add_argument("--data_dir", metavar="DIR", type=Path, help="the folder to write to")
+    parser.add_argument(
+        "--resize", action="store_true", help="scale images of other sizes to 48x48"
+    )
+    parser.add_argument(
+        "--allow_bad",
+        action="store_true",
+        help="go on even if more than 1 %% of the files or rows are unusable",
+    )
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = ["--source", "--data_dir", "--resize", "--allow_bad"]
+        nearest = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
+        parser.error(f"unknown {unknown[0]!r}" + f", did you mean {nearest[0]}" * bool(nearest))
+    if missing := [flag for flag in ("source", "data_dir") if getattr(options, flag) is None]:
+        parser.error(f"missing {' and '.join('--' + flag for flag in missing)}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns 0 when done, 2 when the user can mend it, 130 after Ctrl-C."""
+    try:
+        options = _parse(arguments)
+        from data_prep.prepare import prepare  # Seconds of imports that --help need not wait for.
+
+        prepare(options.source, options.data_dir.expanduser(), options.resize, options.allow_bad)
+    except UserError as error:
+        print(f"data_prep: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("data_prep: stopped; run it again to start afresh.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(f"data_prep: {error}: make room or access, then run again.", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Records become array records with TensorFlow Datasets, and without TensorFlow."""
+
+import contextlib
+import io
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data_prep.checking import Record
+from data_prep.contract import (
+    CLASS_NAMES,
+    DATASET_NAME,
+    DATASET_VERSION,
+    FILENAME,
+    IMAGE,
+    IMAGE_SIZE,
+    LABEL,
+    record_dir,
+)
+
+
+class Fer2013(tfds.core.GeneratorBasedBuilder):
+    """FER-2013: grey 48x48 faces, seven expressions."""
+
+    name = DATASET_NAME
+    VERSION = tfds.core.Version(DATASET_VERSION)
+    code_path = (
+        None  # Finding it, for checksums of downloads, takes a package TFDS does not declare.
+    )
+
+    def __init__(self, records: Sequence[Record], metadata: dict[str, Any], **kwargs: Any):
+        """Takes the records to write and what to note about them."""
+        self._records: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            self._records[record.split].append(record)
+        self._metadata = metadata
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="FER-2013: grey 48x48 faces, seven facial expressions.",
+            homepage="https://www.kaggle.com/c/challenges-in-representation-learning-facial-"
+            "expression-recognition-challenge",
+            features=tfds.features.FeaturesDict(
+                {
+                    FILENAME: tfds.features.Text(),
+                    IMAGE: tfds.features.Image(
+                        shape=(IMAGE_SIZE, IMAGE_SIZE, 1), encoding_format="png"
+                    ),
+                    LABEL: tfds.features.ClassLabel(names=list(CLASS_NAMES)),
+                }
+            ),
+            metadata=tfds.core.MetadataDict(self._metadata),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        return {split: self._generate_examples(split) for split in sorted(self._records)}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for record in self._records[split]:
+            yield record.name, {FILENAME: record.name, IMAGE: record.image, LABEL: record.label}
+
+
+def is_finished(data_dir: Path) -> bool:
+    """Whether `data_dir` holds a whole data set: TFDS renames its folder once all is written."""
+    return (record_dir(data_dir) / "dataset_info.json").exists()
+
+
+def read_metadata(data_dir: Path) -> dict[str, Any]:
+    """Returns what was noted about the finished data set in `data_dir`."""
+    return dict(tfds.builder_from_directory(record_dir(data_dir)).info.metadata)
+
+
+def remove_leftovers(data_dir: Path) -> None:
+    """Removes what killed runs have left, and nothing of a finished one."""
+    for folder in record_dir(data_dir).parent.glob(f"incomplete.*_{DATASET_VERSION}"):
+        shutil.rmtree(folder)
+
+
+def write_records(
+    data_dir: Path, records: Sequence[Record], metadata: dict[str, Any], show_progress: bool
+) -> None:
+    """Writes `record_dir(data_dir)`, which appears once it is whole.
+
+    The order of the records depends on their names alone.
+    """
+    tfds.display_progress_bar(show_progress)
+    builder = Fer2013(records, metadata, data_dir=data_dir)
+    # TFDS prepares for a download and tells of it, and there is none.
+    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(
+            download_dir=unused,
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+        )

@@ -1,0 +1,113 @@
+"""Encoded bytes, or the pixels of a csv row, become one grey 48x48 image or the reason why not."""
+
+import io
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from data_prep.contract import IMAGE_SIZE
+
+MAX_PIXELS = 1 << 26
+"""A picture of more pixels is refused before it is decoded: 67 megapixels are no face."""
+
+_LEVELS = {str(level): level for level in range(256)}
+
+
+class RejectedError(Exception):
+    """A file or row that cannot become an image of the data set. Its message is the reason."""
+
+
+def refuse(reason: str) -> Callable[[], NoReturn]:
+    """Returns a function that raises `RejectedError(reason)` in place of loading an image."""
+
+    def load() -> NoReturn:
+        raise RejectedError(reason)
+
+    return load
+
+
+def decode(content: bytes) -> Image.Image:
+    """Decodes the bytes of a JPEG or PNG file.
+
+    Colour becomes luma (ITU-R 601), 16 bits become 8 by scaling, transparency is ignored, and an
+    EXIF orientation is applied.
+
+    Returns:
+      An image of mode "L" (uint8 grey) of any size.
+
+    Raises:
+      RejectedError: the content is empty, damaged, truncated, animated or too large.
+    """
+    if not content:
+        raise RejectedError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what it can still read.
+            return _decode(content)
+    except RejectedError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise RejectedError("not a JPEG or PNG image") from None
+    except Exception as error:  # Pillow's decoders raise almost any class on damaged data.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RejectedError(f"damaged or truncated: {reason}") from None
+
+
+def _decode(content: bytes) -> Image.Image:
+    image: Image.Image = _open(content)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise RejectedError(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise RejectedError(f"animated: {frames} frames")
+    if image.format == "PNG":
+        # Decoding alone skips the checksums, so that flipped bits and a lost end would pass.
+        image.verify()
+        image = _open(content)
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255.
+        levels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+    return image.convert("L")
+
+
+def _open(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+
+
+def from_pixels(text: str) -> Image.Image:
+    """Builds an image from the `pixels` of a csv row: 48·48 grey levels, row by row.
+
+    Returns:
+      An image of mode "L" and size 48x48.
+
+    Raises:
+      RejectedError: the count is wrong or a pixel is not a whole number from 0 to 255.
+    """
+    levels = text.split()
+    if len(levels) != IMAGE_SIZE**2:
+        raise RejectedError(f"{len(levels)} pixels, not {IMAGE_SIZE**2}")
+    try:
+        content = bytes([_LEVELS[level] for level in levels])
+    except KeyError as error:
+        bad = str(error.args[0])
+        raise RejectedError(
+            f"pixel {levels.index(bad) + 1} is {bad[:20]!r}, not a whole number from 0 to 255"
+        ) from None
+    return Image.frombytes("L", (IMAGE_SIZE, IMAGE_SIZE), content)
+
+
+def fit(image: Image.Image, resize: bool) -> Image.Image:
+    """Returns the image at 48x48; another size is scaled if `resize`, else `RejectedError`."""
+    if image.size == (IMAGE_SIZE, IMAGE_SIZE):
+        return image
+    if not resize:
+        width, height = image.size
+        raise RejectedError(
+            f"{width}x{height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE} (--resize scales it)"
+        )
+    return image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)

@@ -1,0 +1,243 @@
+"""The files of a release become candidates, each with its name, split, class and image."""
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from PIL import Image
+
+from data_prep.contract import CLASS_NAMES, UserError
+from data_prep.files import Entry
+from data_prep.images import RejectedError, decode, from_pixels, refuse
+
+MAX_FILE_BYTES = 64 << 20
+"""A larger image file is refused unread."""
+
+CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+LAYOUT = (
+    f"train/<emotion>/*.jpg and test/<emotion>/*.jpg (or validation/), or {' or '.join(CSV_NAMES)}"
+)
+"""What a folder or zip must hold, for messages."""
+
+_USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
+_SPLIT_FOLDERS = ("train", "test", "validation")
+_ALIASES = {
+    "angry": ("anger",),
+    "disgust": ("disgusted",),
+    "fear": ("fearful", "afraid"),
+    "happy": ("happiness", "joy"),
+    "sad": ("sadness",),
+    "surprise": ("surprised",),
+    "neutral": (),
+}
+_LABELS = {
+    alias: label for label, name in enumerate(CLASS_NAMES) for alias in (name, *_ALIASES[name])
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One file or row that should be an image of the data set.
+
+    `split` is "" where it cannot be told. `load` returns a grey image of any size or raises
+    `RejectedError`; `label` counts only once it has returned.
+    """
+
+    name: str
+    split: str
+    label: int
+    load: Callable[[], Image.Image]
+
+
+def read_tree(entries: list[Entry], source: str) -> tuple[str, Iterator[Candidate], int | None]:
+    """Finds the release among the files of a folder or zip, at the top or some levels down.
+
+    Returns:
+      Its kind ("folders" or "csv"), a candidate for every file (for a csv, every row and every
+      other file), and how many candidates there are, None if unknown.
+
+    Raises:
+      UserError: there is no release, or more than one, or a class folder is unknown.
+    """
+    for kind, roots in (("folders", _folder_roots(entries)), ("csv", _csv_paths(entries))):
+        depth = min((root.count("/") for root in roots), default=0)
+        found = sorted(root for root in roots if root.count("/") == depth)
+        if len(found) > 1:
+            raise UserError(
+                f"{source} holds {len(found)} releases, {' and '.join(found)}: "
+                "give --source the one you want."
+            )
+        if found and kind == "folders":
+            candidates = _read_folders(entries, found[0])
+            return kind, iter(candidates), len(candidates)
+        if found:
+            return kind, _read_csv_among(entries, found[0]), None
+    raise UserError(f"{source} holds no release of FER-2013: expected {LAYOUT}.")
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+def _folder_roots(entries: list[Entry]) -> set[str]:
+    """Every place, as "" or "some/where/", below which lies <split>/<emotion>/<image>."""
+    roots = set()
+    for entry in entries:
+        parts = entry.path.split("/")
+        in_place = len(parts) >= 3 and parts[-3].casefold() in _SPLIT_FOLDERS
+        if in_place and _is_image(entry.path) and not _is_hidden(entry.path):
+            roots.add("".join(part + "/" for part in parts[:-3]))
+    return roots
+
+
+def _csv_paths(entries: list[Entry]) -> set[str]:
+    return {
+        entry.path
+        for entry in entries
+        if os.path.basename(entry.path).casefold() in CSV_NAMES and not _is_hidden(entry.path)
+    }
+
+
+def _is_image(path: str) -> bool:
+    return path.casefold().endswith(IMAGE_SUFFIXES)
+
+
+def _read_folders(entries: list[Entry], root: str) -> list[Candidate]:
+    inside = [entry.path.removeprefix(root) for entry in entries if entry.path.startswith(root)]
+    folders = {path.split("/")[0].casefold() for path in inside if path.count("/") == 2}
+    if {"test", "validation"} <= folders:
+        raise UserError(
+            f"the release has both test/ and validation/ beside {root}train/, and no release of "
+            "FER-2013 does: keep the one to test on, move the other away."
+        )
+    told_apart = any(
+        _usage(path) in ("public_test", "private_test")
+        for path in inside
+        if path.casefold().startswith("test/")
+    )
+    return [_read_file(entry, root, told_apart) for entry in entries]
+
+
+def _read_file(entry: Entry, root: str, told_apart: bool) -> Candidate:
+    """Raises `UserError` for an unknown class folder; any other fault is the candidate's own."""
+    name = entry.path.removeprefix(root)
+    parts = name.split("/")
+    split = ""
+    label = -1
+    load: Callable[[], Image.Image] = partial(_load_file, entry)
+    try:
+        if _is_hidden(entry.path):
+            raise RejectedError("hidden file")
+        if not entry.path.startswith(root) or parts[0].casefold() not in _SPLIT_FOLDERS:
+            raise RejectedError(f"outside the release's {root}train and {root}test folders")
+        if not _is_image(name):
+            raise RejectedError(f"not one of {' '.join(IMAGE_SUFFIXES)}")
+        if len(parts) != 3:
+            raise RejectedError("not directly inside a <split>/<emotion> folder")
+        split = _split_of(name, told_apart)
+        label = _label_of(parts[1], entry.path)
+    except RejectedError as error:
+        load = refuse(str(error))
+    return Candidate(name, split, label, load)
+
+
+def _usage(path: str) -> str | None:
+    return _USAGES.get(os.path.basename(path).split("_")[0].casefold())
+
+
+def _split_of(name: str, told_apart: bool) -> str:
+    folder, usage = name.split("/")[0].casefold(), _usage(name)
+    if folder == "train" and usage in (None, "train"):
+        return "train"
+    if folder != "train" and usage in ("public_test", "private_test"):
+        return usage
+    if folder != "train" and usage is None:
+        if told_apart:
+            raise RejectedError("neither PublicTest_ nor PrivateTest_, unlike its neighbours")
+        return "test"
+    raise RejectedError(f"an image of {usage} in the folder {folder}/")
+
+
+def _label_of(folder: str, path: str) -> int:
+    try:
+        return _LABELS[folder.strip().casefold()]
+    except KeyError:
+        raise UserError(
+            f"unknown class folder {folder!r} (at {path!r}): the classes are "
+            f"{', '.join(CLASS_NAMES)}. Rename the folder or move it away."
+        ) from None
+
+
+def _load_file(entry: Entry) -> Image.Image:
+    try:
+        with entry.open() as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except RejectedError:
+        raise
+    except Exception as error:  # A damaged zip member raises many classes, the disk OSError.
+        raise RejectedError(f"cannot be read: {error}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise RejectedError(f"larger than {MAX_FILE_BYTES:,} bytes")
+    return decode(content)
+
+
+def _read_csv_among(entries: list[Entry], path: str) -> Iterator[Candidate]:
+    for entry in entries:
+        if entry.path == path:
+            yield from read_csv(entry)
+        else:
+            yield Candidate(entry.path, "", -1, refuse(f"not part of {path}"))
+
+
+def read_csv(entry: Entry) -> Iterator[Candidate]:
+    """Reads `fer2013.csv` or `icml_face_data.csv`; a row is named after its line, `file.csv:2`.
+
+    Raises:
+      UserError: the header lacks one of the columns emotion, pixels and Usage.
+    """
+    file_name = os.path.basename(entry.path)
+    with io.TextIOWrapper(entry.open(), encoding="utf-8-sig", errors="replace") as lines:
+        header = [column.strip().casefold() for column in _fields(next(lines, ""))]
+        if missing := [c for c in ("emotion", "pixels", "Usage") if c.casefold() not in header]:
+            raise UserError(
+                f"{entry.path} has no column {' and no '.join(missing)}: its first line should be "
+                "emotion,pixels,Usage."
+            )
+        # Line by line, since no row spans lines: a stray quote then spoils its own row alone.
+        for number, line in enumerate(lines, start=2):
+            if line.strip():
+                yield _read_row(f"{file_name}:{number}", header, line)
+
+
+def _read_row(name: str, header: list[str], line: str) -> Candidate:
+    split = ""
+    label = -1
+    load: Callable[[], Image.Image]
+    try:
+        fields = _fields(line)
+        if len(fields) != len(header):
+            raise RejectedError(f"{len(fields)} columns, not {len(header)}")
+        row = dict(zip(header, fields, strict=True))
+        usage, emotion = row["usage"].strip(), row["emotion"].strip()
+        if usage.casefold() not in _USAGES:
+            raise RejectedError(f"Usage {usage[:20]!r} is not Training, PublicTest or PrivateTest")
+        split = _USAGES[usage.casefold()]
+        if emotion not in map(str, range(len(CLASS_NAMES))):
+            raise RejectedError(f"emotion {emotion[:20]!r} is not a whole number from 0 to 6")
+        label = int(emotion)
+        load = partial(from_pixels, row["pixels"])
+    except RejectedError as error:
+        load = refuse(str(error))
+    return Candidate(name, split, label, load)
+
+
+def _fields(line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error as error:
+        raise RejectedError(f"not a csv row: {error}") from None

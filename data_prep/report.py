@@ -1,0 +1,53 @@
+"""What a person reads afterwards: the quarantine, and the counts beside the published ones."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.checking import Quarantined, Record
+from data_prep.contract import CLASS_NAMES, PUBLISHED_COUNTS, write_atomically
+
+Counts = dict[str, np.ndarray]
+
+
+def count(records: Iterable[Record]) -> Counts:
+    """Returns int64[7] for each split present: its images per class, splits as published."""
+    counts: Counts = {split: np.zeros(len(CLASS_NAMES), np.int64) for split in PUBLISHED_COUNTS}
+    for record in records:
+        counts[record.split][record.label] += 1
+    return {split: images for split, images in counts.items() if images.any()}
+
+
+def write_quarantine(path: Path, quarantined: Sequence[Quarantined]) -> None:
+    """Writes a csv of name, split and reason, with a header even when nothing else."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(("name", "split", "reason"))
+    writer.writerows((bad.name, bad.split, bad.reason) for bad in quarantined)
+    write_atomically(path, lines.getvalue())
+
+
+def print_counts(counts: Counts) -> None:
+    """Prints images per split and class beside the published counts."""
+    table = Table("split", "class", title="FER-2013: images written", title_justify="left")
+    for column in ("images", "published", "difference"):
+        table.add_column(column, justify="right")
+    for split, images in counts.items():
+        published = np.array(PUBLISHED_COUNTS[split])
+        for label, name in enumerate(CLASS_NAMES):
+            table.add_row(split, name, *_compare(images[label], published[label]))
+        table.add_section()
+        table.add_row(
+            split, "all", *_compare(images.sum(), published.sum()), style="bold", end_section=True
+        )
+    Console().print(table)
+
+
+def _compare(images: int, published: int) -> tuple[str, str, str]:
+    difference = f"[green]=[/]" if images == published else f"[yellow]{images - published:+,}[/]"
+    return f"{images:,}", f"{published:,}", difference

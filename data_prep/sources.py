@@ -1,0 +1,81 @@
+"""The value of `--source` becomes an open release: a path, "kaggle" or "sample"."""
+
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.contract import UserError
+from data_prep.files import file_entry, list_folder, list_zip
+from data_prep.releases import LAYOUT, Candidate, read_csv, read_tree
+from data_prep.sample import write_sample
+
+KAGGLE_DATASET = "msambare/fer2013"
+
+
+@dataclass(frozen=True)
+class Release:
+    """An open release: "folders", "csv", "kaggle" or "sample", and all that it holds.
+
+    `candidates` can be read once, while the source is open; `total` is their number, if known.
+    """
+
+    kind: str
+    candidates: Iterator[Candidate]
+    total: int | None
+
+
+@contextmanager
+def open_source(source: str) -> Iterator[Release]:
+    """Opens what `--source` names for as long as the context lasts.
+
+    Raises:
+      UserError: there is no release of FER-2013 there.
+    """
+    with ExitStack() as stack:
+        if source == "sample":
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fer2013_sample_"))
+            write_sample(Path(folder))
+            yield Release("sample", *_open_path(Path(folder), stack)[1:])
+        elif source == "kaggle":
+            yield Release("kaggle", *_open_path(_download(), stack)[1:])
+        else:
+            yield Release(*_open_path(Path(source).expanduser(), stack))
+
+
+def _open_path(path: Path, stack: ExitStack) -> tuple[str, Iterator[Candidate], int | None]:
+    if not path.exists():
+        raise UserError(f"--source {path} does not exist: give a folder, .zip, .csv, or 'sample'.")
+    if path.is_dir():
+        return read_tree(list_folder(path), str(path))
+    if zipfile.is_zipfile(path) or path.suffix.casefold() == ".zip":
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise UserError(f"{path} is no whole zip ({error}): fetch it again.") from None
+        return read_tree(list_zip(archive), str(path))
+    if path.is_file() and path.suffix.casefold() == ".csv":
+        return "csv", read_csv(file_entry(path, path.name)), None
+    raise UserError(
+        f"--source {path} is neither a folder nor a .zip nor a .csv: expected {LAYOUT}."
+    )
+
+
+def _download() -> Path:
+    try:
+        import kagglehub
+    except ImportError:
+        raise UserError(
+            "--source kaggle needs the package kagglehub: run `uv sync --extra kaggle`, or fetch "
+            f"https://www.kaggle.com/datasets/{KAGGLE_DATASET} yourself and give its path."
+        ) from None
+    try:
+        return Path(kagglehub.dataset_download(KAGGLE_DATASET))
+    except Exception as error:  # Of the package, of requests, of urllib3: all end the same way.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"Kaggle did not deliver {KAGGLE_DATASET} ({reason}): check the network and the "
+            "credentials (KAGGLE_USERNAME and KAGGLE_KEY), or fetch it yourself and give its path."
+        ) from None
