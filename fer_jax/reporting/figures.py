@@ -168,8 +168,10 @@ def to_array(figure: "Figure") -> UInt8[np.ndarray, "h w 3"]:
 def _new_figure(width: float, height: float) -> "Figure":
     """Returns an empty figure of that size in inches, which makes room for its labels by itself."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    margins = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)  # inches
+    return Figure(figsize=(width, height), dpi=_DPI, layout=margins)
 
 
 def _title() -> dict[str, Any]:

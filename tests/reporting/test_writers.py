@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from clu import metric_writers
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from fer_jax.reporting.summary_writer import SummaryWriter
-from fer_jax.reporting.writers import create_writer
+from fer_jax.reporting.writers import create_writer, metric_writers
 
 
 def read_events(workdir: Path) -> list[Event]:
