@@ -1,0 +1,1 @@
+"""Trains, evaluates and explains facial-expression classifiers on FER-2013."""

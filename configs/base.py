@@ -1,0 +1,60 @@
+"""Every knob, with its default; each other config states only what differs from this one."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # Of parameters, order, augmentation and dropout.
+
+    # Data. An empty data_dir means $FER2013_DIR, then data/fer2013 under the current folder. If it
+    # holds nothing, `python -m data_prep --source <data_source>` fills it, given a data_source.
+    config.data_dir = ""
+    config.data_source = ""
+    # train, public_test, private_test, test (both); or train's stratified train_80, validation_20.
+    config.train_split = "train_80"
+    config.validation_split = "validation_20"
+    config.in_memory = True  # Decode every image once, at the start; otherwise at each use.
+    config.batch_size = 64  # Of all devices and processes together.
+    config.eval_batch_size = 512
+
+    # Augmentation of training images.
+    config.shift = 0.1  # Largest shift each way, as a fraction of height and width.
+    config.flip = True  # Mirror every second image.
+
+    # Model: a name of fer_jax.models.MODELS, and the arguments of what it names.
+    config.model = ConfigDict(
+        {
+            "name": "cnn",
+            "channels": 1,  # The grey image is repeated to this many.
+            "layers": (
+                *(("conv", 32), ("conv", 32), "batch_norm", "max_pool", ("dropout", 0.25)),
+                *(("conv", 64), ("conv", 64), "batch_norm", "max_pool", ("dropout", 0.25)),
+                *(("conv", 128), ("conv", 128), "batch_norm", "max_pool", ("dropout", 0.25)),
+                *("flatten", ("dense", 256), "batch_norm", ("dropout", 0.5)),
+            ),
+        }
+    )
+    config.dtype = "float32"  # Of the computation, or bfloat16; parameters are float32.
+
+    # Optimisation.
+    config.epochs = 25
+    config.steps_per_epoch = 0  # 0: as many as pass once over the training images.
+    config.optimizer = "adam"  # adam, adamw, rmsprop, sgd (Nesterov momentum 0.9).
+    config.learning_rate = 1e-3
+    config.weight_decay = 0.0
+    config.clip_norm = 0.0  # Largest global norm of the gradient; 0: any.
+    config.schedule = "constant"  # constant, cosine (to zero), plateau.
+    config.warmup_epochs = 0.0
+    # Of schedule = "plateau": multiply the learning rate by `factor` after `patience` epochs in
+    # which the validation loss has not fallen by `min_delta`.
+    config.plateau = ConfigDict({"factor": 0.2, "patience": 6, "min_delta": 1e-4})
+    # Stop after so many epochs without such a fall; 0: never.
+    config.early_stopping_patience = 0
+    config.label_smoothing = 0.0
+    config.balance_classes = False  # Weigh each class c by n / (classes * n_c) in the loss.
+
+    # Checkpoints: the latest, and the best by val_accuracy or val_loss, are kept.
+    config.best_by = "val_accuracy"
+    config.checkpoint_every_steps = 0  # Within an epoch too; 0: after each epoch only.
+    return config.lock()

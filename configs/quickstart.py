@@ -1,0 +1,16 @@
+"""A first run, on procedurally drawn faces unless $FER2013_DIR names prepared data."""
+
+import os
+
+from ml_collections import ConfigDict
+
+from configs.published import small_cnn
+
+
+def get_config() -> ConfigDict:
+    config = small_cnn.get_config()
+    if "FER2013_DIR" not in os.environ:
+        config.data_dir = "data/sample"
+        config.data_source = "sample"
+    config.epochs = 20
+    return config

@@ -1,0 +1,68 @@
+"""How every command starts and ends: flags by absl, one line and exit status 2 for a mistake."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from data_prep.contract import UserError
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs `main` with the arguments that are no flags.
+
+    What the user can mend, a wrong flag or a `UserError`, ends in one line on standard error and
+    exit status 2; anything else in its traceback and 1.
+    """
+    app.run(lambda arguments: _exit_on_user_error(main, arguments), flags_parser=_parse)
+
+
+def set_up_jax() -> None:
+    """Chooses devices and a cache for compiled programs; call it before JAX is used.
+
+    Compiled programs are kept between runs in `~/.cache/fer_jax`, unless
+    `JAX_COMPILATION_CACHE_DIR` names another folder.
+    """
+    # Not at the top: a wrong flag is told without waiting seconds for JAX to be imported.
+    import jax
+
+    from fer_jax.training.mesh import use_all_cpu_cores
+
+    use_all_cpu_cores()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "fer_jax"))
+
+
+def refuse_arguments(arguments: Sequence[str]) -> None:
+    """Raises `UserError` where words follow the command that are no flags."""
+    if arguments[1:]:
+        raise UserError(f"unexpected {' '.join(arguments[1:])!r}; give options as --name=value")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        arguments = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # config_flags reports a misspelt key, a value of a wrong type, or a missing file in any of
+        # these ways, some of them over several lines.
+        _exit(error)
+    if flags.FLAGS["verbosity"].using_default_value:
+        # absl would raise it to INFO, and the libraries' notes would bury the table of epochs.
+        flags.FLAGS.verbosity = logging.WARNING
+    return arguments
+
+
+def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    try:
+        main(arguments)
+    except UserError as error:
+        _exit(error)
+
+
+def _exit(error: Exception) -> NoReturn:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,28 @@
+"""Makes the records when a config says where they come from and they are not there yet."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+
+from data_prep.contract import UserError, record_dir
+
+
+def prepare_if_missing(data_dir: Path, source: str) -> None:
+    """Runs `python -m data_prep --source SOURCE --data_dir DATA_DIR` unless it has been run.
+
+    Args:
+      data_dir: where the records are, or go.
+      source: what `--source` takes; where it is empty, nothing is made.
+
+    Raises:
+      UserError: preparation failed, after its own report; or several processes would race for it.
+    """
+    if not source or (record_dir(data_dir) / "dataset_info.json").exists():
+        return
+    command = [sys.executable, "-m", "data_prep", "--source", source, "--data_dir", str(data_dir)]
+    if jax.process_count() > 1:
+        raise UserError(f"first run `{' '.join(['python', *command[1:]])}` on every host")
+    if subprocess.run(command, check=False).returncode:
+        raise UserError(f"could not prepare the data {source!r} in {data_dir}; see above")

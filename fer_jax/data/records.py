@@ -1,0 +1,149 @@
+"""Reads the array records that `python -m data_prep` wrote, by split name."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from data_prep.contract import FILENAME, IMAGE, LABEL, UserError, record_dir
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+VALIDATION_FRACTION = 0.2
+_SPLIT_SEED = 2013  # The 80/20 split is one and the same for every run, whatever its seed.
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """One split: labels and names in memory, images behind `read`.
+
+    Attributes:
+      labels: Int32[n], each an index into the class names.
+      filenames: n names, as the source gave them.
+      read: maps k record numbers to their images, UInt8[k, 48, 48, 1].
+    """
+
+    labels: Int[np.ndarray, " n"]
+    filenames: Sequence[str]
+    read: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k 48 48 1"]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Int[np.ndarray, " k"]) -> "Records":
+        """Returns the records at `indices`, in that order."""
+        return Records(
+            labels=self.labels[indices],
+            filenames=[self.filenames[i] for i in indices],
+            read=lambda wanted: self.read(indices[wanted]),
+        )
+
+    def images(self) -> UInt8[np.ndarray, "n 48 48 1"]:
+        """Returns every image of the split."""
+        return self.read(np.arange(len(self)))
+
+
+class DataSet:
+    """A prepared data set.
+
+    Attributes:
+      classes: names, in label order.
+      source: kind of source it was prepared from, such as "folders" or "sample".
+      fingerprint: digest of all names, labels and pixels.
+      split_sizes: records of each split on disk.
+    """
+
+    def __init__(self, builder: "tfds.core.DatasetBuilder"):
+        self._builder = builder
+        self._read_before: dict[tuple[str, bool], Records] = {}
+        self.classes: tuple[str, ...] = tuple(builder.info.features[LABEL].names)
+        metadata = builder.info.metadata or {}
+        self.source = str(metadata.get("source", ""))
+        self.fingerprint = str(metadata.get("fingerprint", ""))
+        self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
+
+    def load(self, split: str, *, in_memory: bool = True) -> Records:
+        """Loads a split by name.
+
+        Args:
+          split: a split on disk; `train_80` or `validation_20`, the stratified floor split of
+            `train`; or `test` for the union of `public_test` and `private_test`.
+          in_memory: decode every image once, now; otherwise at each `read`.
+
+        Raises:
+          UserError: there is no such split.
+        """
+        if split in ("train_80", "validation_20"):
+            whole = self.load("train", in_memory=in_memory)
+            train, validation = stratified_split(whole.labels, VALIDATION_FRACTION)
+            return whole.take(train if split == "train_80" else validation)
+        union = split == "test" and "test" not in self.split_sizes
+        parts = ("public_test", "private_test") if union else (split,)
+        if missing := [part for part in parts if not self.split_sizes.get(part)]:
+            known = [*self.split_sizes, "train_80", "validation_20"]
+            raise UserError(
+                f"split {split!r} needs {' and '.join(missing)}, which the data set has not; "
+                f"choose one of {', '.join(known)}"
+            )
+        key = ("+".join(parts), in_memory)
+        if key not in self._read_before:
+            self._read_before[key] = _read(self._builder.as_data_source(key[0]), in_memory)
+        return self._read_before[key]
+
+
+def find_data_dir(configured: str = "") -> Path:
+    """Returns the configured folder, else `$FER2013_DIR`, else `data/fer2013` below here."""
+    return Path(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
+
+
+def open_data_set(data_dir: Path) -> DataSet:
+    """Opens the data set in `data_dir`.
+
+    Raises:
+      UserError: `data_dir` holds no finished data set.
+    """
+    # Importing it takes most of a second, so only who opens a data set pays.
+    import tensorflow_datasets as tfds
+
+    folder = record_dir(data_dir)
+    if not (folder / "dataset_info.json").exists():
+        raise UserError(
+            f"no FER-2013 records in {data_dir}; make them with "
+            f"`python -m data_prep --source PATH --data_dir {data_dir}`"
+        )
+    return DataSet(tfds.builder_from_directory(folder))
+
+
+def stratified_split(
+    labels: Int[np.ndarray, " n"], fraction: float
+) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " validation"]]:
+    """Splits record numbers so that floor(fraction * n_c) of each class c are set aside.
+
+    Returns:
+      The numbers kept and the numbers set aside, each ascending and always the same.
+    """
+    rng = np.random.default_rng(_SPLIT_SEED)
+    aside = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        of_class = rng.permutation(np.flatnonzero(labels == label))
+        aside[of_class[: int(fraction * len(of_class))]] = True
+    return np.flatnonzero(~aside), np.flatnonzero(aside)
+
+
+def _read(source: Sequence[dict[str, Any]], in_memory: bool) -> Records:
+    def read(indices):
+        return np.stack([record[IMAGE] for record in source.__getitems__(indices.tolist())])
+
+    records = source.__getitems__(range(len(source)))
+    if in_memory:
+        read = np.stack([record[IMAGE] for record in records]).__getitem__
+    return Records(
+        labels=np.array([record[LABEL] for record in records], np.int32),
+        filenames=[record[FILENAME].decode() for record in records],
+        read=read,
+    )

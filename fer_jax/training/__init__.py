@@ -1,0 +1,1 @@
+"""What a training run is made of: mesh, optimiser, state and step, checkpoints."""

@@ -1,0 +1,142 @@
+"""Checkpoints of a run: the latest, to resume from, and the best, to use. Kept by Orbax."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grain
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from data_prep.contract import UserError
+from fer_jax.training.step import TrainState
+
+SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
+    "val_accuracy": lambda metrics: metrics["val_accuracy"],
+    "val_loss": lambda metrics: -metrics["val_loss"],
+}
+"""What `config.best_by` may say, and the score, higher is better, of an epoch's metrics."""
+
+
+class Checkpoints:
+    """Saves runs under `directory`, asynchronously, and restores them; `close` waits.
+
+    A checkpoint holds four items: `model` (parameters and statistics: all that prediction needs),
+    `training` (the rest of the state), `input` (the position of the batches) and `progress`.
+    """
+
+    def __init__(self, directory: epath.PathLike, *, best_by: str):
+        if best_by not in SCORES:
+            raise UserError(f"best_by is {best_by!r}; choose one of {', '.join(SCORES)}")
+        self._score = SCORES[best_by]
+        # `max_to_keep` with `best_fn` would delete the latest, and with it the way to resume.
+        keep = AnyPreservationPolicy(
+            [
+                LatestN(1),
+                BestN(n=1, get_metric_fn=self._score, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        self._manager = ocp.CheckpointManager(
+            epath.Path(directory).resolve(),
+            # Without `best_fn` no metrics would be kept beside the checkpoints.
+            options=ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=self._score),
+        )
+
+    def save(
+        self,
+        state: TrainState,
+        batches: grain.DatasetIterator,
+        progress: Mapping[str, Any],
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts saving; without `metrics`, in the middle of an epoch, it never counts as best."""
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(_model_part(state)),
+                training=ocp.args.StandardSave(_training_part(state)),
+                input=ocp.args.JsonSave(batches.get_state()),
+                progress=ocp.args.JsonSave(dict(progress)),
+            ),
+            metrics=metrics,
+            force=True,
+        )
+
+    def restore(
+        self, state: TrainState, batches: grain.DatasetIterator
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        """Restores the latest checkpoint: returns state and progress, and moves `batches` there.
+
+        Args:
+          state: of this run, whose shapes, types and placement the restored one takes.
+          batches: the run's input; left as it is where there is no checkpoint.
+
+        Returns:
+          State and progress, or None where there is no checkpoint.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(_model_part(state)),
+                training=ocp.args.StandardRestore(_training_part(state)),
+                input=ocp.args.JsonRestore(),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        batches.set_state(restored["input"])
+        return state.replace(**restored["model"], **restored["training"]), restored["progress"]
+
+    def restore_model(self, state: TrainState, step: int) -> TrainState:
+        """Returns `state` with the parameters and statistics of the checkpoint at `step`."""
+        item = ocp.args.StandardRestore(_model_part(state))
+        restored = self._manager.restore(step, args=ocp.args.Composite(model=item))
+        return state.replace(**restored["model"])
+
+    def find_step(self, which: str) -> int:
+        """Returns the step of the checkpoint that `which` names: "best", "latest" or a number.
+
+        Raises:
+          UserError: there is none, and which there are.
+        """
+        steps = sorted(self._manager.all_steps())
+        scored = {step: self._manager.metrics(step) for step in steps}
+        if which == "latest" and steps:
+            return steps[-1]
+        if which == "best" and any(scored.values()):
+            # Of equals the later one, which is also the one that Orbax keeps.
+            return max((self._score(metrics), step) for step, metrics in scored.items() if metrics)[
+                1
+            ]
+        if which.isdecimal() and int(which) in steps:
+            return int(which)
+        held = f"it holds {', '.join(map(str, steps))}" if steps else "it holds none"
+        raise UserError(
+            f"no checkpoint {which!r} in {self._manager.directory}: {held}; "
+            "say best, latest or a step"
+        )
+
+    def wait(self) -> None:
+        """Returns once what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go of the directory."""
+        self.wait()
+        self._manager.close()
+
+
+def _model_part(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "statistics": state.statistics}
+
+
+def _training_part(state: TrainState) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "optimizer": state.optimizer,
+        "plateau": state.plateau,
+        "dropout_key": state.dropout_key,
+        "metrics": state.metrics,
+    }

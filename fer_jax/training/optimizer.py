@@ -1,0 +1,105 @@
+"""From a config to an Optax optimiser, its learning-rate schedule, and the plateau rule."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+from optax.contrib import reduce_on_plateau
+
+from data_prep.contract import UserError
+
+# Epsilons are Keras's, which the published systems were trained with.
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": lambda rate: optax.adam(rate, eps=1e-7),
+    "adamw": lambda rate, weight_decay: optax.adamw(
+        rate, eps=1e-7, weight_decay=weight_decay, mask=_kernels
+    ),
+    "rmsprop": lambda rate: optax.rmsprop(rate, decay=0.9, eps=1e-7),
+    "sgd": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
+}
+
+SCHEDULES = ("constant", "cosine", "plateau")
+
+
+def create_schedule(
+    config: Mapping[str, Any], *, steps_per_epoch: int, total_steps: int
+) -> optax.Schedule:
+    """Returns the learning rate by step, before the plateau rule's factor.
+
+    Args:
+      config: `learning_rate`; `schedule`, one of `SCHEDULES`; `warmup_epochs`, over which the rate
+        rises linearly from zero.
+      steps_per_epoch: steps of one epoch.
+      total_steps: steps of the whole run, at the end of which the cosine reaches zero.
+
+    Raises:
+      UserError: there is no such schedule, or the warm-up is longer than the run.
+    """
+    rate, name = config["learning_rate"], config["schedule"]
+    warmup_steps = round(config["warmup_epochs"] * steps_per_epoch)
+    if name not in SCHEDULES:
+        raise UserError(f"schedule is {name!r}; choose one of {', '.join(SCHEDULES)}")
+    if warmup_steps and warmup_steps >= total_steps:
+        raise UserError(f"warmup_epochs = {config['warmup_epochs']} is as long as the whole run")
+    if name == "cosine":
+        after = optax.cosine_decay_schedule(rate, total_steps - warmup_steps)
+    else:
+        after = optax.constant_schedule(rate)
+    if not warmup_steps:
+        return after
+    warmup = optax.linear_schedule(0.0, rate, warmup_steps)
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def create_optimizer(
+    config: Mapping[str, Any], schedule: optax.Schedule
+) -> optax.GradientTransformation:
+    """Returns the optimiser.
+
+    Args:
+      config: `optimizer`, a key of `OPTIMIZERS`; `clip_norm`, the largest global norm of the
+        gradient, 0 for any; `weight_decay`, of kernels only: decoupled for adamw (Loshchilov and
+        Hutter, 2019), added to the gradient for the others.
+      schedule: learning rate by step.
+
+    Raises:
+      UserError: there is no such optimiser.
+    """
+    name, weight_decay = config["optimizer"], config["weight_decay"]
+    if name not in OPTIMIZERS:
+        raise UserError(f"optimizer is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    parts = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
+    if name == "adamw":
+        parts.append(OPTIMIZERS[name](schedule, weight_decay))
+    else:
+        if weight_decay:
+            parts.append(optax.add_decayed_weights(weight_decay, mask=_kernels))
+        parts.append(OPTIMIZERS[name](schedule))
+    return optax.chain(*parts)
+
+
+def create_plateau(
+    config: Mapping[str, Any],
+) -> optax.GradientTransformationExtraArgs | None:
+    """Returns the rule that cuts the rate once the validation loss stops falling, or None.
+
+    Its state's `scale` multiplies the updates; its `update` is called once an epoch with the loss.
+
+    Args:
+      config: `schedule`, without whose "plateau" there is no rule; `plateau` with `factor`,
+        `patience` in epochs, and `min_delta`, the least fall of the loss that counts.
+    """
+    if config["schedule"] != "plateau":
+        return None
+    plateau = config["plateau"]
+    return reduce_on_plateau(
+        factor=plateau["factor"],
+        patience=plateau["patience"],
+        rtol=0.0,
+        atol=plateau["min_delta"],
+    )
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

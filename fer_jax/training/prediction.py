@@ -1,0 +1,64 @@
+"""From images to probabilities: one compiled function, and its run over a whole split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from fer_jax.data.pipeline import evaluation_batches
+from fer_jax.data.records import Records
+from fer_jax.training.mesh import replicated, split_over_devices, to_devices
+
+Graph = Any  # nnx.GraphDef[Classifier]: the structure of a network, without its arrays.
+Predict = Callable[
+    [nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Float[Array, "batch classes"]
+]
+
+
+def make_predict(graph: Graph, mesh: Mesh) -> Predict:
+    """Returns the jitted function from parameters, statistics and images to probabilities.
+
+    Images come split over the devices; the probabilities are whole on each, and on each process.
+    """
+
+    def predict(params, statistics, images):
+        model = nnx.merge(graph, params, statistics)
+        model.eval()
+        return jax.nn.softmax(model(to_unit_range(images)))
+
+    return jax.jit(
+        predict,
+        in_shardings=(replicated(mesh), replicated(mesh), split_over_devices(mesh)),
+        out_shardings=replicated(mesh),
+    )
+
+
+def to_unit_range(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
+    """Maps grey levels 0 to 255 to [0, 1]: all networks' input."""
+    return images.astype(jnp.float32) / 255
+
+
+def predict_records(
+    predict: Predict,
+    params: nnx.State,
+    statistics: nnx.State,
+    records: Records,
+    *,
+    batch_size: int,
+    mesh: Mesh,
+) -> Float[np.ndarray, "n classes"]:
+    """Returns the probabilities of every record, in order, on every process."""
+    batches = evaluation_batches(
+        records,
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    # All batches are under way before the first result is waited for.
+    results = [predict(params, statistics, to_devices(batch, mesh)["image"]) for batch in batches]
+    return np.concatenate([np.asarray(result) for result in results])[: len(records)]
