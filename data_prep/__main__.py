@@ -18,7 +18,7 @@ example:
 what it leaves in DIR:
   fer2013/1.0.0/          the array records, there only once they are whole
   samples.png             twelve images of each class
-  class_distribution.png  images per split and class, beside the published counts
+  class_distribution.png  images per split and class
   quarantine.csv          every file or row left out, and why
 """
 
@@ -56,7 +56,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown:
         flags = ["--source", "--data_dir", "--resize", "--allow_bad"]
         nearest = difflib.get_close_matches(unknown[0].split("=")[0], flags, n=1)
-        parser.error(f"unknown {unknown[0]!r}" + f", did you mean {nearest[0]}" * bool(nearest))
+        hint = f", did you mean {nearest[0]}" if nearest else ""
+        parser.error(f"unknown {unknown[0]!r}{hint}")
     if missing := [flag for flag in ("source", "data_dir") if getattr(options, flag) is None]:
         parser.error(f"missing {' and '.join('--' + flag for flag in missing)}")
     return options
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         prepare(options.source, options.data_dir.expanduser(), options.resize, options.allow_bad)
     except UserError as error:
-        print(f"data_prep: {error}", file=sys.stderr)
+        print("data_prep:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("data_prep: stopped; run it again to start afresh.", file=sys.stderr)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from data_prep.checking import Record
-from data_prep.contract import CLASS_NAMES, IMAGE_SIZE, PUBLISHED_COUNTS, write_atomically
+from data_prep.contract import CLASS_NAMES, IMAGE_SIZE, write_atomically
 from data_prep.report import Counts
 
 _COLUMNS = 12
@@ -22,11 +22,11 @@ _COLOURS = {  # Okabe and Ito: told apart with any colour vision.
 }
 
 
-def draw_samples(path: Path, records: Sequence[Record], counts: Counts) -> None:
+def draw_samples(path: Path, title: str, records: Sequence[Record], counts: Counts) -> None:
     """Draws twelve images of each class, spread evenly over the first split by name."""
     split = next(iter(counts))
     figure = Figure(figsize=(12.6, 8.2), layout=_layout())
-    figure.suptitle(f"FER-2013, {split}: {_COLUMNS} images of each class", fontsize=16)
+    figure.suptitle(f"{title}: {_COLUMNS} images of each class, {split} split", fontsize=16)
     for label, axes in enumerate(figure.subplots(len(CLASS_NAMES), 1)):
         of_class = sorted(
             (record for record in records if (record.split, record.label) == (split, label)),
@@ -55,38 +55,29 @@ def _strip(records: Sequence[Record]) -> np.ndarray:
     return strip
 
 
-def draw_class_distribution(path: Path, counts: Counts) -> None:
-    """Draws a bar for each class of each split, with a mark at its published count."""
+def draw_class_distribution(path: Path, title: str, counts: Counts) -> None:
+    """Draws a bar for each class of each split, with its count and share."""
     figure = Figure(figsize=(4.6 * len(counts), 4.6), layout=_layout())
-    figure.suptitle("FER-2013: images per class", fontsize=16)
+    figure.suptitle(f"{title}: images per class", fontsize=16)
     panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
     places = np.arange(len(CLASS_NAMES))
     for axes, (split, images) in zip(panels, counts.items(), strict=True):
-        published = PUBLISHED_COUNTS[split]
         axes.barh(places, images, color=_COLOURS[split])
-        axes.plot(published, places, "|", color="black", ms=22, mew=1.5, label="published count")
         for place, number in zip(places, images, strict=True):
             axes.annotate(
                 f"{number:,} ({number / images.sum():.1%})",
-                (max(number, published[place]), place),
+                (number, place),
                 xytext=(6, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=10,
             )
         axes.set_title(f"{split}: {images.sum():,} images")
-        axes.set_xlim(0, 1.5 * max(*images, *published))
+        axes.set_xlim(0, 1.5 * max(images))
         axes.set(yticks=places, yticklabels=CLASS_NAMES, xticks=[])
         axes.tick_params(length=0, labelsize=12)
         axes.spines[["top", "right", "bottom"]].set_visible(False)
     panels[0].invert_yaxis()
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        frameon=False,
-        markerscale=0.6,
-        fontsize=11,
-    )
     _save(figure, path)
 
 

@@ -62,8 +62,9 @@ def prepare(source: str, data_dir: Path, resize: bool = False, allow_bad: bool =
             )
 
         counts = count(records)
-        draw_samples(data_dir / "samples.png", records, counts)
-        draw_class_distribution(data_dir / "class_distribution.png", counts)
+        title = f"FER-2013 ({release.kind})"
+        draw_samples(data_dir / "samples.png", title, records, counts)
+        draw_class_distribution(data_dir / "class_distribution.png", title, counts)
         metadata: dict[str, Any] = {
             "source": release.kind,
             "images": len(records),
@@ -90,9 +91,12 @@ def _locked(data_dir: Path) -> Iterator[None]:
     try:
         if not os.access(data_dir, os.W_OK | os.X_OK):
             raise UserError(f"--data_dir {data_dir} cannot be written to: choose another.")
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is writing to {data_dir}: wait for it to end.") from None
+        except OSError:
+            pass  # A file system without locks: go on as if alone.
         yield
-    except BlockingIOError:
-        raise UserError(f"another run is writing to {data_dir}: wait for it to end.") from None
     finally:
         os.close(folder)

@@ -3,6 +3,8 @@
 import csv
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -127,22 +129,22 @@ def _read_file(entry: Entry, root: str, told_apart: bool) -> Candidate:
     """Raises `UserError` for an unknown class folder; any other fault is the candidate's own."""
     name = entry.path.removeprefix(root)
     parts = name.split("/")
-    split = ""
+    inside = entry.path.startswith(root) and parts[0].casefold() in _SPLIT_FOLDERS
+    split, doubt = _split_of(name, told_apart) if inside else ("", "")
     label = -1
     load: Callable[[], Image.Image] = partial(_load_file, entry)
-    try:
-        if _is_hidden(entry.path):
-            raise RejectedError("hidden file")
-        if not entry.path.startswith(root) or parts[0].casefold() not in _SPLIT_FOLDERS:
-            raise RejectedError(f"outside the release's {root}train and {root}test folders")
-        if not _is_image(name):
-            raise RejectedError(f"not one of {' '.join(IMAGE_SUFFIXES)}")
-        if len(parts) != 3:
-            raise RejectedError("not directly inside a <split>/<emotion> folder")
-        split = _split_of(name, told_apart)
+    if _is_hidden(entry.path):
+        load = refuse("hidden file")
+    elif not inside:
+        load = refuse(f"outside the release's folders, {root}train and the like")
+    elif not _is_image(name):
+        load = refuse(f"not one of {' '.join(IMAGE_SUFFIXES)}")
+    elif len(parts) != 3:
+        load = refuse("not directly inside a <split>/<emotion> folder")
+    elif doubt:
+        load = refuse(doubt)
+    else:
         label = _label_of(parts[1], entry.path)
-    except RejectedError as error:
-        load = refuse(str(error))
     return Candidate(name, split, label, load)
 
 
@@ -150,17 +152,18 @@ def _usage(path: str) -> str | None:
     return _USAGES.get(os.path.basename(path).split("_")[0].casefold())
 
 
-def _split_of(name: str, told_apart: bool) -> str:
+def _split_of(name: str, told_apart: bool) -> tuple[str, str]:
+    """Returns the split of a file, "" where it cannot be told, and why to doubt it, or ""."""
     folder, usage = name.split("/")[0].casefold(), _usage(name)
-    if folder == "train" and usage in (None, "train"):
-        return "train"
-    if folder != "train" and usage in ("public_test", "private_test"):
-        return usage
-    if folder != "train" and usage is None:
-        if told_apart:
-            raise RejectedError("neither PublicTest_ nor PrivateTest_, unlike its neighbours")
-        return "test"
-    raise RejectedError(f"an image of {usage} in the folder {folder}/")
+    if folder == "train":
+        return "train", f"an image of {usage} in train/" if usage not in (None, "train") else ""
+    if usage == "train":
+        return "", f"an image of train in {folder}/"
+    if usage:
+        return usage, ""
+    if told_apart:
+        return "", "neither PublicTest_ nor PrivateTest_, unlike its neighbours"
+    return "test", ""
 
 
 def _label_of(folder: str, path: str) -> int:
@@ -198,8 +201,15 @@ def read_csv(entry: Entry) -> Iterator[Candidate]:
     """Reads `fer2013.csv` or `icml_face_data.csv`; a row is named after its line, `file.csv:2`.
 
     Raises:
-      UserError: the header lacks one of the columns emotion, pixels and Usage.
+      UserError: a column of emotion, pixels and Usage is missing, or its zip is damaged.
     """
+    try:
+        yield from _read_rows(entry)
+    except (RejectedError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        raise UserError(f"{entry.path} cannot be read ({error}): fetch it again.") from None
+
+
+def _read_rows(entry: Entry) -> Iterator[Candidate]:
     file_name = os.path.basename(entry.path)
     with io.TextIOWrapper(entry.open(), encoding="utf-8-sig", errors="replace") as lines:
         header = [column.strip().casefold() for column in _fields(next(lines, ""))]

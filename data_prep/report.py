@@ -49,5 +49,5 @@ def print_counts(counts: Counts) -> None:
 
 
 def _compare(images: int, published: int) -> tuple[str, str, str]:
-    difference = f"[green]=[/]" if images == published else f"[yellow]{images - published:+,}[/]"
+    difference = "[green]=[/]" if images == published else f"[yellow]{images - published:+,}[/]"
     return f"{images:,}", f"{published:,}", difference

@@ -50,10 +50,11 @@ def _open_path(path: Path, stack: ExitStack) -> tuple[str, Iterator[Candidate], 
         raise UserError(f"--source {path} does not exist: give a folder, .zip, .csv, or 'sample'.")
     if path.is_dir():
         return read_tree(list_folder(path), str(path))
-    if zipfile.is_zipfile(path) or path.suffix.casefold() == ".zip":
+    # Opening a pipe would wait for ever.
+    if path.is_file() and (zipfile.is_zipfile(path) or path.suffix.casefold() == ".zip"):
         try:
             archive = stack.enter_context(zipfile.ZipFile(path))
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise UserError(f"{path} is no whole zip ({error}): fetch it again.") from None
         return read_tree(list_zip(archive), str(path))
     if path.is_file() and path.suffix.casefold() == ".csv":

@@ -1,0 +1,22 @@
+"""Runs the command as a test wants it."""
+
+from collections.abc import Callable
+
+import pytest
+from small_releases import Run
+
+from data_prep.__main__ import main
+
+
+@pytest.fixture
+def convert(tmp_path, capsys) -> Callable[..., Run]:
+    """Runs the command in this process: convert(source, *flags, to=folder)."""
+
+    def run(source: object, *flags: str, to: str = "data") -> Run:
+        data_dir = tmp_path / to
+        capsys.readouterr()
+        status = main(["--source", str(source), "--data_dir", str(data_dir), *flags])
+        out, err = capsys.readouterr()
+        return Run(status=status, out=out, err=err, data_dir=data_dir)
+
+    return run

@@ -1,0 +1,201 @@
+"""How the command ends: bad flags, bad sources, a kill half-way, a second run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+import zipfile
+
+import pytest
+from small_releases import (
+    Run,
+    assert_one_line_error,
+    csv_row,
+    noise,
+    start,
+    write_folders,
+)
+
+from data_prep.__main__ import main
+from data_prep.contract import record_dir
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["--source", "--data_dir"]),
+        (["--source", "x"], ["missing --data_dir"]),
+        (["--data_dir", "x"], ["missing --source"]),
+        (["--source"], ["--source", "expected one argument"]),
+        (["--sorce", "x", "--data_dir", "y"], ["'--sorce'", "did you mean --source"]),
+        (["--source", "x", "--data-dir=y"], ["'--data-dir=y'", "did you mean --data_dir"]),
+        (["--source", "x", "--data_dir", "y", "--allow"], ["'--allow'", "--allow_bad"]),
+        (["--source", "x", "--data_dir", "y", "z"], ["unknown 'z'"]),
+    ],
+)
+def test_bad_flags(arguments, words, capsys):
+    status = main(arguments)
+    out, err = capsys.readouterr()
+    assert_one_line_error(Run(status=status, out=out, err=err), *words, "--help")
+
+
+def test_help_gives_an_example_and_names_what_it_leaves(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    out = capsys.readouterr().out
+    for word in ("--source", "--data_dir", "example:", "fer2013/1.0.0", "samples.png", "kaggle"):
+        assert word in out
+
+
+def test_what_the_reader_imports_is_light():
+    code = "import sys, data_prep.contract; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not {"tensorflow_datasets", "numpy", "PIL", "matplotlib", "jax"} & set(modules)
+
+
+def make_bad_source(kind, folder):
+    path = folder / {"pipe": "p", "text": "fer.txt"}.get(kind, f"fer.{kind.split()[-1]}")
+    if kind == "empty folder":
+        path.mkdir()
+    elif kind == "other folder":
+        (path / "sad").mkdir(parents=True)
+        (path / "sad" / "1.png").write_bytes(b"")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "truncated zip":
+        write_folders(folder / "fer", 1)
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in (folder / "fer").rglob("*.png"):
+                archive.write(file, file.relative_to(folder / "fer"))
+        path.write_bytes(path.read_bytes()[:-50])
+    elif kind == "empty zip":
+        zipfile.ZipFile(path, "w").close()
+    elif kind == "headless csv":
+        path.write_text(csv_row(0, noise(0)) + "\n")
+    elif kind == "other csv":
+        path.write_text("label,pixels\n0,1 2 3\n")
+    elif kind == "binary csv":
+        path.write_bytes(bytes(range(256)) * 4000)
+    elif kind == "damaged csv.zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("fer2013.csv", "emotion,pixels,Usage\n" + csv_row(0, noise(0)))
+        path.write_bytes(path.read_bytes().replace(b"Training", b"training"))
+    elif kind != "absent":
+        path.write_bytes(b"" if kind.startswith("void") else b"plainly neither")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("absent", ["does not exist"]),
+        ("empty folder", ["holds no release", "train/<emotion>"]),
+        ("other folder", ["holds no release", "train/<emotion>"]),
+        ("text", ["neither a folder nor a .zip nor a .csv"]),
+        ("pipe", ["neither a folder nor a .zip nor a .csv"]),
+        ("void zip", ["no whole zip", "fetch it again"]),
+        ("text zip", ["no whole zip", "fetch it again"]),
+        ("truncated zip", ["no whole zip", "fetch it again"]),
+        ("empty zip", ["holds no release"]),
+        ("void csv", ["no column emotion and no pixels and no Usage"]),
+        ("headless csv", ["no column emotion"]),
+        ("other csv", ["no column emotion and no Usage", "emotion,pixels,Usage"]),
+        ("binary csv", ["fer.csv"]),
+        ("damaged csv.zip", ["fer2013.csv cannot be read", "fetch it again"]),
+    ],
+)
+def test_bad_sources(tmp_path, convert, kind, words):
+    run = convert(make_bad_source(kind, tmp_path))
+    assert_one_line_error(run, *words)
+    assert not run.wrote_records
+
+
+def test_a_data_dir_that_cannot_be_made(tmp_path, convert):
+    write_folders(tmp_path / "fer", 1)
+    (tmp_path / "file").write_text("")
+    assert_one_line_error(convert(tmp_path / "fer", to="file"), "--data_dir")
+    assert_one_line_error(convert(tmp_path / "fer", to="file/below"), "--data_dir")
+
+
+def test_kaggle_without_its_package(convert, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    assert_one_line_error(convert("kaggle"), "needs the package kagglehub", "--extra kaggle")
+
+
+def test_kaggle_without_network(convert, monkeypatch):
+    def download(dataset):
+        raise ConnectionError(f"no route\nto {dataset}")
+
+    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=download))
+    run = convert("kaggle")
+    assert_one_line_error(run, "no route to msambare/fer2013", "network", "credentials")
+
+
+def test_kaggle_converts_what_it_downloads(tmp_path, convert, monkeypatch):
+    expected = write_folders(tmp_path / "cache", 1)
+    kagglehub = types.SimpleNamespace(dataset_download=lambda dataset: str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
+    run = convert("kaggle")
+    assert run.records == expected
+    assert run.metadata["source"] == "kaggle"
+
+
+def test_a_finished_data_set_is_left_alone(tmp_path, convert):
+    write_folders(tmp_path / "fer", 1)
+    first = convert(tmp_path / "fer")
+    before = {path: path.stat().st_mtime_ns for path in first.data_dir.rglob("*")}
+    for source in (tmp_path / "fer", "sample"):
+        run = convert(source)
+        assert run.status == 0
+        assert "already finished" in run.out
+        assert "'folders'" in run.out
+        assert first.metadata["fingerprint"][:12] in run.out
+    assert before == {path: path.stat().st_mtime_ns for path in first.data_dir.rglob("*")}
+
+
+def test_records_that_are_not_whole_are_not_taken_for_finished(tmp_path, convert):
+    write_folders(tmp_path / "fer", 1)
+    record_dir(tmp_path / "data").mkdir(parents=True)
+    assert_one_line_error(convert(tmp_path / "fer"), "no whole data set", "delete it")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_while_writing_it_leaves_no_data_set_and_can_run_again(tmp_path, convert, how):
+    lines = [csv_row(number % 7, noise(number)) for number in range(1500)]
+    source = tmp_path / "fer2013.csv"
+    source.write_text("\n".join(["emotion,pixels,Usage", *lines]))
+    data_dir = tmp_path / "data"
+    with start("--source", source, "--data_dir", data_dir) as process:
+        while not (left := list(data_dir.glob("fer2013/incomplete.*"))):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.002)
+        # While it writes, nobody else does.
+        assert_one_line_error(convert(source), "another run")
+        process.send_signal(how)
+        out, err = process.communicate()
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert (out, err.count("\n")) == ("", 1)
+        assert "run it again" in err
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert left[0].exists()
+    assert not record_dir(data_dir).exists()
+    run = convert(source)
+    assert run.status == 0, run.err
+    assert len(run.records) == 1500
+    assert os.listdir(data_dir / "fer2013") == ["1.0.0"]
+
+
+def test_the_real_command_prints_nothing_but_its_report(tmp_path):
+    write_folders(tmp_path / "fer", 1)
+    with start("--source", tmp_path / "fer", "--data_dir", tmp_path / "data") as process:
+        out, err = process.communicate()
+    assert process.returncode == 0
+    assert err == ""  # Not a terminal: no progress bars.
+    assert "images written" in out
+    metadata = json.loads((record_dir(tmp_path / "data") / "metadata.json").read_text())
+    assert metadata["fingerprint"][:12] in out
