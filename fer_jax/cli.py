@@ -45,6 +45,8 @@ def refuse_arguments(arguments: Sequence[str]) -> None:
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
         arguments = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.lock()  # A file that could not be read is told at the first use.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # config_flags reports a misspelt key, a value of a wrong type, or a missing file in any of
         # these ways, some of them over several lines.
@@ -63,6 +65,8 @@ def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequen
 
 
 def _exit(error: Exception) -> NoReturn:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    cause = error.args[0] if error.args else error
+    if isinstance(cause, KeyError):  # config_flags wraps one, whose text would be a repr.
+        cause = f"no config key {cause.args[0]}"
+    print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
     sys.exit(2)

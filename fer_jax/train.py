@@ -29,7 +29,7 @@ from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.mesh import create_mesh, to_devices
 from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
-from fer_jax.training.prediction import make_predict, predict_records
+from fer_jax.training.prediction import abstract_network, make_predict, predict_records
 from fer_jax.training.run_config import claim_workdir
 from fer_jax.training.step import FiniteLosses, create_state, make_end_epoch, make_train_step
 
@@ -79,7 +79,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     build = functools.partial(
         create_model, config.model, num_classes=len(data.classes), dtype=config.dtype
     )
-    graph, state = create_state(build, optimizer, plateau, seed=config.seed, mesh=mesh)
+    graph, _, _ = abstract_network(build, mesh)
+    state = create_state(build, optimizer, plateau, seed=config.seed, mesh=mesh)
 
     # 3. A workdir of this config is resumed, one of another is refused.
     claim_workdir(workdir, config, data)
@@ -109,6 +110,13 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     losses = FiniteLosses()
     images_per_epoch = steps_per_epoch * config.batch_size
     table = EpochTable(config.epochs, images_per_epoch, images_done=step * config.batch_size)
+    table.write(
+        f"{config.model.name}, {sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} "
+        f"parameters, on {mesh.size} x {mesh.devices.flat[0].device_kind}; {len(training):,} images "
+        f"to train on, {len(validation):,} to validate on, from {data.source} in {data_dir}"
+    )
+    if step:
+        table.write(f"resuming {workdir} after epoch {len(history)}, step {step:,}")
     with contextlib.closing(checkpoints), Interruption() as interruption, table:
         while len(history) < config.epochs and not _stagnant(config, history):
             epoch = len(history) + 1
@@ -160,8 +168,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         # 6. The best checkpoint, evaluated and pictured.
         checkpoints.wait()
         best_step = checkpoints.find_step("best")
-        best_state = checkpoints.restore_model(state, best_step)
-        probabilities = predict(best_state.params, best_state.statistics)
+        params, statistics = checkpoints.restore_model(best_step, state.params, state.statistics)
+        probabilities = predict(params, statistics)
     report = None
     if jax.process_index() == 0:
         evaluation_dir = workdir / "eval" / config.validation_split

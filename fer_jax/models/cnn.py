@@ -53,11 +53,13 @@ def cnn(
     modules: list[Callable] = []
     shape: Shape = (IMAGE_SIZE, IMAGE_SIZE, channels)
     for position, entry in enumerate(layers, start=1):
-        name, *numbers = [entry] if isinstance(entry, str) else entry
-        if name not in _LAYERS:
-            raise UserError(f"layer {position}, {name!r}, is none of {', '.join(_LAYERS)}")
         try:
+            name, *numbers = [entry] if isinstance(entry, str) else entry
             added, shape = _LAYERS[name](shape, *numbers, dtype=dtype, rngs=rngs)
+        except KeyError:
+            raise UserError(
+                f"layer {position}, {name!r}, is none of {', '.join(_LAYERS)}"
+            ) from None
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"layer {position}, {entry!r}, cannot follow an output of shape {shape}: {error}"

@@ -1,5 +1,7 @@
 """Pieces that the networks share."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -37,7 +39,7 @@ class Classifier(nnx.Module):
     """Features, then one dense layer to float32 logits: what every network here is.
 
     Args:
-      features: module from images, Float[batch, 48, 48, channels], to rows of features.
+      features: layers from images, Float[batch, 48, 48, channels], to rows of features.
       width: features in a row.
       num_classes: logits in a row.
       channels: the grey image is repeated to this many channels.
@@ -48,7 +50,7 @@ class Classifier(nnx.Module):
 
     def __init__(
         self,
-        features: nnx.Module,
+        features: nnx.Sequential,
         width: int,
         *,
         num_classes: int,
@@ -68,3 +70,7 @@ class Classifier(nnx.Module):
         """Returns logits; `rngs` feeds dropout while training."""
         x = jnp.repeat(images.astype(self.dtype), self.channels, axis=-1)
         return self.head(self.features(x, rngs=rngs)).astype(jnp.float32)
+
+    def layers(self) -> list[Callable]:
+        """Returns the layers in order, from the repeated image to the logits."""
+        return [*self.features.layers, self.head]

@@ -26,7 +26,7 @@ class EpochTable:
         )
 
     def __enter__(self) -> "EpochTable":
-        self.write(_HEADER)
+        self.write(f"\n{_HEADER}")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import grain
 import orbax.checkpoint as ocp
 from etils import epath
+from flax import nnx
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from data_prep.contract import UserError
@@ -25,7 +26,7 @@ class Checkpoints:
     `training` (the rest of the state), `input` (the position of the batches) and `progress`.
     """
 
-    def __init__(self, directory: epath.PathLike, *, best_by: str):
+    def __init__(self, directory: epath.PathLike, *, best_by: str, create: bool = True):
         if best_by not in SCORES:
             raise UserError(f"best_by is {best_by!r}; choose one of {', '.join(SCORES)}")
         self._score = SCORES[best_by]
@@ -39,7 +40,11 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).resolve(),
             # Without `best_fn` no metrics would be kept beside the checkpoints.
-            options=ocp.CheckpointManagerOptions(preservation_policy=keep, best_fn=self._score),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep,
+                best_fn=self._score,
+                create=create,
+            ),
         )
 
     def save(
@@ -89,11 +94,19 @@ class Checkpoints:
         batches.set_state(restored["input"])
         return state.replace(**restored["model"], **restored["training"]), restored["progress"]
 
-    def restore_model(self, state: TrainState, step: int) -> TrainState:
-        """Returns `state` with the parameters and statistics of the checkpoint at `step`."""
-        item = ocp.args.StandardRestore(_model_part(state))
-        restored = self._manager.restore(step, args=ocp.args.Composite(model=item))
-        return state.replace(**restored["model"])
+    def restore_model(
+        self, step: int, params: nnx.State, statistics: nnx.State
+    ) -> tuple[nnx.State, nnx.State]:
+        """Returns the parameters and statistics of the checkpoint at `step`.
+
+        Args:
+          step: of a checkpoint, see `find_step`.
+          params: arrays or abstract ones, whose shapes, types and placement these take.
+          statistics: likewise.
+        """
+        item = ocp.args.StandardRestore({"params": params, "statistics": statistics})
+        restored = self._manager.restore(step, args=ocp.args.Composite(model=item))["model"]
+        return restored["params"], restored["statistics"]
 
     def find_step(self, which: str) -> int:
         """Returns the step of the checkpoint that `which` names: "best", "latest" or a number.

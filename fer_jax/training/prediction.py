@@ -1,5 +1,6 @@
 """From images to probabilities: one compiled function, and its run over a whole split."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,24 @@ Graph = Any  # nnx.GraphDef[Classifier]: the structure of a network, without its
 Predict = Callable[
     [nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Float[Array, "batch classes"]
 ]
+
+
+def abstract_network(
+    build: Callable[..., nnx.Module], mesh: Mesh
+) -> tuple[Graph, nnx.State, nnx.State]:
+    """Returns a network's structure, and its parameters and statistics without values.
+
+    Args:
+      build: makes the network, given `rngs`.
+      mesh: on which the values, once there, are whole on every device.
+    """
+    graph, *abstract = nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))), nnx.Param, ...)
+    place = functools.partial(
+        jax.tree.map,
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+    )
+    params, statistics = map(place, abstract)
+    return graph, params, statistics
 
 
 def make_predict(graph: Graph, mesh: Mesh) -> Predict:

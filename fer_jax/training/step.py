@@ -47,7 +47,7 @@ def create_state(
     *,
     seed: int,
     mesh: Mesh,
-) -> tuple[Graph, TrainState]:
+) -> TrainState:
     """Draws the initial state, on every device of the mesh.
 
     Args:
@@ -56,12 +56,7 @@ def create_state(
       plateau: likewise.
       seed: of parameters and dropout.
       mesh: where the state lives.
-
-    Returns:
-      The structure of the network, and the state.
     """
-    # The graph holds no arrays, so an abstract network is enough to learn it.
-    graph = nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(seed))))[0]
 
     def init() -> TrainState:
         params_key, dropout_key = jax.random.split(jax.random.key(seed))
@@ -76,7 +71,7 @@ def create_state(
             metrics=EpochMetrics.empty(),
         )
 
-    return graph, jax.jit(init, out_shardings=replicated(mesh))()
+    return jax.jit(init, out_shardings=replicated(mesh))()
 
 
 def make_train_step(

@@ -1,0 +1,107 @@
+"""Evaluates a checkpoint of a run on a split: table, report.json, predictions.csv, pictures.
+
+Example:
+  python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from data_prep.contract import UserError
+from fer_jax import cli
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.", required=True)
+_SPLIT = flags.DEFINE_string("split", None, "Which images, for example test.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Records, if not those of the run.")
+
+
+def evaluate(
+    workdir: str | os.PathLike,
+    split: str,
+    *,
+    checkpoint: str = "best",
+    data_dir: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Evaluates a run's checkpoint on a split, and writes `eval/<split>` into its workdir.
+
+    Args:
+      workdir: of the run.
+      split: see `DataSet.load`.
+      checkpoint: "best", "latest" or a step.
+      data_dir: of the records; default: those that the run was trained on.
+
+    Returns:
+      The report, as in report.json.
+
+    Raises:
+      UserError: there is no such run, checkpoint, data set or split, or classes differ.
+    """
+    # Imported here, so that a wrong flag is told at once.
+    from ml_collections import ConfigDict
+
+    from fer_jax.data.records import find_data_dir, open_data_set
+    from fer_jax.models import create_model
+    from fer_jax.reporting.evaluation import write_evaluation
+    from fer_jax.training.checkpoints import Checkpoints
+    from fer_jax.training.mesh import create_mesh
+    from fer_jax.training.prediction import abstract_network, make_predict, predict_records
+    from fer_jax.training.run_config import read_run
+
+    workdir = Path(workdir)
+    run = read_run(workdir)
+    config, classes = ConfigDict(run["config"]), run["data"]["classes"]
+    data = open_data_set(find_data_dir(data_dir or config.data_dir))
+    if list(data.classes) != classes:
+        raise UserError(f"the data's classes {data.classes} are not the run's {tuple(classes)}")
+    records = data.load(split, in_memory=config.in_memory)
+
+    mesh = create_mesh(config.eval_batch_size)
+    build = functools.partial(
+        create_model, config.model, num_classes=len(classes), dtype=config.dtype
+    )
+    graph, params, statistics = abstract_network(build, mesh)
+    checkpoints = Checkpoints(workdir / "checkpoints", best_by=config.best_by, create=False)
+    with contextlib.closing(checkpoints):
+        step = checkpoints.find_step(checkpoint)
+        params, statistics = checkpoints.restore_model(step, params, statistics)
+    probabilities = predict_records(
+        make_predict(graph, mesh),
+        params,
+        statistics,
+        records,
+        batch_size=config.eval_batch_size,
+        mesh=mesh,
+    )
+    return write_evaluation(
+        workdir / "eval" / split,
+        images=records.images(),
+        labels=records.labels,
+        probabilities=probabilities,
+        filenames=records.filenames,
+        classes=classes,
+        checkpoint_step=step,
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Evaluates and prints the table."""
+    cli.refuse_arguments(arguments)
+    cli.set_up_jax()
+    report = evaluate(
+        _WORKDIR.value, _SPLIT.value, checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value
+    )
+
+    from fer_jax.reporting.evaluation import print_report
+
+    print_report(report, f"{_CHECKPOINT.value} checkpoint of {_WORKDIR.value}, {_SPLIT.value}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

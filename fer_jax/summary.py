@@ -1,0 +1,94 @@
+"""Prints the layers of a config's network, their output shapes and parameters, and the totals.
+
+Example:
+  python -m fer_jax.summary --config=configs/resnet.py --format=json
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from absl import flags
+from ml_collections import config_flags
+
+from data_prep.contract import CLASS_NAMES, IMAGE_SIZE
+from fer_jax import cli
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+    from fer_jax.models.layers import Classifier
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Whose network, see configs/base.py.")
+_FORMAT = flags.DEFINE_enum("format", "text", ["text", "json"], "A table, or the totals only.")
+flags.mark_flag_as_required("config")
+
+
+def count_parameters(module: "nnx.Module") -> dict[str, int]:
+    """Returns how many numbers are trainable, not (running statistics), and both together."""
+    import jax
+    from flax import nnx
+
+    _, *states = nnx.split(module, nnx.Param, ...)
+    trainable, fixed = (sum(leaf.size for leaf in jax.tree.leaves(state)) for state in states)
+    return {"total": trainable + fixed, "trainable": trainable, "non_trainable": fixed}
+
+
+def list_layers(build: "Callable[[], Classifier]") -> list[tuple[str, str, int]]:
+    """Returns name, output shape of one image and number of parameters of each layer, in order."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    def outputs() -> list[jax.Array]:
+        model = build()
+        model.eval()
+        results = [jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, model.channels))]
+        for layer in model.layers():
+            results.append(layer(results[-1]))
+        return results[1:]
+
+    rows = []
+    layers = nnx.eval_shape(build).layers()
+    for layer, output in zip(layers, jax.eval_shape(outputs), strict=True):
+        has_parameters = isinstance(layer, nnx.Module)
+        name = (type(layer) if has_parameters else layer).__name__.strip("_")
+        size = count_parameters(layer)["total"] if has_parameters else 0
+        rows.append((name, " x ".join(map(str, output.shape[1:])), size))
+    return rows
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Builds the network without its values and prints what it consists of."""
+    cli.refuse_arguments(arguments)
+    from flax import nnx
+
+    from fer_jax.models import create_model
+
+    def build() -> "Classifier":
+        config = _CONFIG.value
+        return create_model(
+            config.model, num_classes=len(CLASS_NAMES), dtype=config.dtype, rngs=nnx.Rngs(0)
+        )
+
+    totals = count_parameters(nnx.eval_shape(build))
+    if _FORMAT.value == "json":
+        print(json.dumps(totals))
+        return
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("layer", "output", box=box.SIMPLE_HEAD)
+    table.add_column("parameters", justify="right")
+    for name, shape, size in list_layers(build):
+        table.add_row(name, shape, f"{size:,}" if size else "")
+    table.add_section()
+    for name, size in totals.items():
+        table.add_row(name.replace("_", "-"), "", f"{size:,}")
+    Console(width=80, highlight=False).print(table)
+
+
+if __name__ == "__main__":
+    cli.run(main)
