@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from data_prep.contract import CLASS_NAMES
 from data_prep.sample import TEST_COUNTS, TRAIN_COUNTS, write_sample
@@ -61,5 +62,6 @@ def test_linear_model_learns_something_but_not_enough(sample):
     train, train_labels = read(sample, "train/*/Training_*.png")
     test, test_labels = read(sample, "test/*/PublicTest_*.png")
     scaler = StandardScaler().fit(train)
-    model = LogisticRegression(C=1e-3, max_iter=300).fit(scaler.transform(train), train_labels)
+    with threadpool_limits(1):  # BLAS threads that share a busy machine are ten times slower
+        model = LogisticRegression(C=1e-3, max_iter=500).fit(scaler.transform(train), train_labels)
     assert 0.3 < model.score(scaler.transform(test), test_labels) < 0.7
