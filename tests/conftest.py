@@ -1,17 +1,26 @@
-"""Shared by every test: a compilation cache, so that a second run of the suite compiles little."""
+"""Shared by every test: eight CPU devices, a compilation cache, and small data sets."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
-
-import pytest
 
 # Set before jax is imported anywhere, here and in the commands that tests start.
 _CACHE = Path(tempfile.gettempdir()) / "fer_jax_test_compilation_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.pop("FER2013_DIR", None)
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.contract import CLASS_NAMES
+from data_prep.sample import render
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +30,20 @@ def fer2013_source() -> Path:
     if not source:
         pytest.skip("FER2013_SOURCE does not name the real images")
     return Path(source)
+
+
+@pytest.fixture(scope="session")
+def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records of drawn faces, of each class 30 to train on, 5 public and 5 private to test on."""
+    source, data_dir = tmp_path_factory.mktemp("faces"), tmp_path_factory.mktemp("records")
+    splits = {"train/{}/Training": 30, "test/{}/PublicTest": 5, "test/{}/PrivateTest": 5}
+    for label, name in enumerate(CLASS_NAMES):
+        for prefix, count in splits.items():
+            generators = [np.random.default_rng((label, count, i)) for i in range(count)]
+            for number, image in enumerate(render([label] * count, generators)):
+                path = source / f"{prefix.format(name)}_{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+    command = [sys.executable, "-m", "data_prep", "--source", source, "--data_dir", data_dir]
+    subprocess.run(command, check=True, capture_output=True)
+    return data_dir

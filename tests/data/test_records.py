@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from data_prep.contract import CLASS_NAMES, PUBLISHED_COUNTS, UserError
+from fer_jax.data.records import find_data_dir, open_data_set, stratified_split
+
+
+def test_reads_what_was_prepared(tiny_data_dir):
+    data = open_data_set(tiny_data_dir)
+    train = data.load("train")
+    assert data.classes == CLASS_NAMES
+    assert len(train) == 210
+    assert train.images().shape == (210, 48, 48, 1)
+    assert train.images().dtype == np.uint8
+    for label, name in zip(train.labels, train.filenames, strict=True):
+        assert f"/{CLASS_NAMES[label]}/" in name
+
+
+def test_streaming_and_memory_give_the_same_images(tiny_data_dir):
+    data = open_data_set(tiny_data_dir)
+    wanted = np.array([5, 0, 41])
+    for split in ("train", "validation_20", "test"):
+        in_memory, streamed = (data.load(split, in_memory=kept) for kept in (True, False))
+        np.testing.assert_array_equal(in_memory.read(wanted), streamed.read(wanted))
+        assert in_memory.filenames == streamed.filenames
+
+
+def test_validation_is_a_fifth_of_each_class_and_disjoint(tiny_data_dir):
+    data = open_data_set(tiny_data_dir)
+    train, validation = data.load("train_80"), data.load("validation_20")
+    assert np.bincount(validation.labels).tolist() == [6] * 7
+    assert not set(train.filenames) & set(validation.filenames)
+    assert set(train.filenames) | set(validation.filenames) == set(data.load("train").filenames)
+
+
+def test_the_published_split_to_the_image():
+    labels = np.repeat(np.arange(7), PUBLISHED_COUNTS["train"])
+    train, validation = stratified_split(np.random.default_rng(0).permutation(labels), 0.2)
+    assert (len(train), len(validation)) == (22_968, 5_741)
+
+
+def test_test_is_the_union_of_both(tiny_data_dir):
+    data = open_data_set(tiny_data_dir)
+    parts = [data.load(f"{name}_test").filenames for name in ("public", "private")]
+    assert data.load("test").filenames == parts[0] + parts[1]
+
+
+def test_an_unknown_split_is_named_with_the_known(tiny_data_dir):
+    with pytest.raises(UserError, match=r"'valid' needs valid.*public_test.*validation_20"):
+        open_data_set(tiny_data_dir).load("valid")
+
+
+def test_missing_records_say_how_to_make_them(tmp_path):
+    with pytest.raises(UserError, match=r"python -m data_prep --source PATH --data_dir"):
+        open_data_set(tmp_path)
+
+
+def test_where_records_are_looked_for(monkeypatch, tmp_path):
+    assert str(find_data_dir()) == "data/fer2013"
+    monkeypatch.setenv("FER2013_DIR", str(tmp_path))
+    assert find_data_dir() == tmp_path
+    assert str(find_data_dir("elsewhere")) == "elsewhere"
