@@ -1,7 +1,9 @@
 """Records become array records with TensorFlow Datasets, and without TensorFlow."""
 
 import contextlib
+import errno
 import io
+import os
 import shutil
 import tempfile
 from collections import defaultdict
@@ -92,9 +94,14 @@ def write_records(
     """
     tfds.display_progress_bar(show_progress)
     builder = Fer2013(records, metadata, data_dir=data_dir)
-    # TFDS prepares for a download and tells of it, and there is none.
-    with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(
-            download_dir=unused,
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-        )
+    try:
+        # TFDS prepares for a download and tells of it, and there is none.
+        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                download_dir=unused,
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) in str(error):  # array_record wraps it beyond recognition.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir)) from None
+        raise

@@ -14,6 +14,7 @@ from data_prep.report import Counts
 
 _COLUMNS = 12
 _GAP = 4  # White pixels between two images of the grid.
+_STEP = IMAGE_SIZE + _GAP
 _COLOURS = {  # Okabe and Ito: told apart with any colour vision.
     "train": "#0072B2",
     "public_test": "#E69F00",
@@ -25,34 +26,32 @@ _COLOURS = {  # Okabe and Ito: told apart with any colour vision.
 def draw_samples(path: Path, title: str, records: Sequence[Record], counts: Counts) -> None:
     """Draws twelve images of each class, spread evenly over the first split by name."""
     split = next(iter(counts))
-    figure = Figure(figsize=(12.6, 8.2), layout=_layout())
+    rows: list[list[Record]] = [[] for _ in CLASS_NAMES]
+    for record in sorted(records, key=lambda record: record.name):
+        if record.split == split:
+            rows[record.label].append(record)
+
+    figure = Figure(figsize=(12.6, 7.5), layout=_layout())
     figure.suptitle(f"{title}: {_COLUMNS} images of each class, {split} split", fontsize=16)
-    for label, axes in enumerate(figure.subplots(len(CLASS_NAMES), 1)):
-        of_class = sorted(
-            (record for record in records if (record.split, record.label) == (split, label)),
-            key=lambda record: record.name,
-        )
-        axes.imshow(_strip(of_class), cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
-        axes.set_ylabel(
-            f"{CLASS_NAMES[label]}\n{len(of_class):,}",
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=12,
-        )
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
+    axes = figure.subplots()
+    axes.imshow(_mosaic(rows), cmap="gray", vmin=0, vmax=255, interpolation="lanczos")
+    centres = np.arange(len(rows)) * _STEP + IMAGE_SIZE / 2
+    names = [f"{name}\n{len(row):,}" for name, row in zip(CLASS_NAMES, rows, strict=True)]
+    axes.set(xticks=[], yticks=centres, yticklabels=names)
+    axes.tick_params(length=0, labelsize=12)
+    axes.spines[:].set_visible(False)
     _save(figure, path)
 
 
-def _strip(records: Sequence[Record]) -> np.ndarray:
-    """Returns uint8[48, width]: up to twelve images side by side, white where there is none."""
-    step = IMAGE_SIZE + _GAP
-    strip = np.full((IMAGE_SIZE, _COLUMNS * step - _GAP), 255, np.uint8)
-    shown = min(_COLUMNS, len(records))
-    for column, index in enumerate(np.linspace(0, len(records) - 1, shown).astype(int)):
-        strip[:, column * step :][:, :IMAGE_SIZE] = np.asarray(records[index].image)
-    return strip
+def _mosaic(rows: Sequence[Sequence[Record]]) -> np.ndarray:
+    """Returns uint8[height, width]: up to twelve images of each row, white where there is none."""
+    mosaic = np.full((len(rows) * _STEP - _GAP, _COLUMNS * _STEP - _GAP), 255, np.uint8)
+    for top, row in enumerate(rows):
+        shown = np.linspace(0, len(row) - 1, min(_COLUMNS, len(row))).astype(int)
+        for left, index in enumerate(shown):
+            place = mosaic[top * _STEP :, left * _STEP :]
+            place[:IMAGE_SIZE, :IMAGE_SIZE] = np.asarray(row[index].image)
+    return mosaic
 
 
 def draw_class_distribution(path: Path, title: str, counts: Counts) -> None:
@@ -82,7 +81,7 @@ def draw_class_distribution(path: Path, title: str, counts: Counts) -> None:
 
 
 def _layout() -> ConstrainedLayoutEngine:
-    return ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # Inches.
+    return ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.1)  # Inches.
 
 
 def _save(figure: Figure, path: Path) -> None:

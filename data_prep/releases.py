@@ -26,6 +26,7 @@ LAYOUT = (
 )
 """What a folder or zip must hold, for messages."""
 
+_DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 _USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
 _SPLIT_FOLDERS = ("train", "test", "validation")
 _ALIASES = {
@@ -205,7 +206,7 @@ def read_csv(entry: Entry) -> Iterator[Candidate]:
     """
     try:
         yield from _read_rows(entry)
-    except (RejectedError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (RejectedError, *_DAMAGE) as error:
         raise UserError(f"{entry.path} cannot be read ({error}): fetch it again.") from None
 
 

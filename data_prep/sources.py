@@ -54,7 +54,7 @@ def _open_path(path: Path, stack: ExitStack) -> tuple[str, Iterator[Candidate], 
     if path.is_file() and (zipfile.is_zipfile(path) or path.suffix.casefold() == ".zip"):
         try:
             archive = stack.enter_context(zipfile.ZipFile(path))
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
             raise UserError(f"{path} is no whole zip ({error}): fetch it again.") from None
         return read_tree(list_zip(archive), str(path))
     if path.is_file() and path.suffix.casefold() == ".csv":
@@ -75,7 +75,7 @@ def _download() -> Path:
     try:
         return Path(kagglehub.dataset_download(KAGGLE_DATASET))
     except Exception as error:  # Of the package, of requests, of urllib3: all end the same way.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
             f"Kaggle did not deliver {KAGGLE_DATASET} ({reason}): check the network and the "
             "credentials (KAGGLE_USERNAME and KAGGLE_KEY), or fetch it yourself and give its path."

@@ -1,5 +1,6 @@
 """How the command ends: bad flags, bad sources, a kill half-way, a second run."""
 
+import errno
 import json
 import os
 import signal
@@ -118,6 +119,34 @@ def test_a_data_dir_that_cannot_be_made(tmp_path, convert):
     (tmp_path / "file").write_text("")
     assert_one_line_error(convert(tmp_path / "fer", to="file"), "--data_dir")
     assert_one_line_error(convert(tmp_path / "fer", to="file/below"), "--data_dir")
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("data_prep.figures.write_atomically", OSError(errno.ENOSPC, "No space left on device")),
+        (
+            "data_prep.builder.Fer2013.download_and_prepare",
+            RuntimeError("write() failed: No space left on device; at byte 7"),
+        ),
+    ],
+)
+def test_a_full_disk(tmp_path, convert, monkeypatch, where, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    write_folders(tmp_path / "fer", 1)
+    monkeypatch.setattr(where, fail)
+    run = convert(tmp_path / "fer")
+    assert_one_line_error(run, "No space left on device", "make room")
+    assert not run.wrote_records
+
+
+def test_an_unexpected_error_keeps_its_traceback(tmp_path, convert, monkeypatch):
+    write_folders(tmp_path / "fer", 1)
+    monkeypatch.delattr("data_prep.prepare.count")
+    with pytest.raises(NameError):
+        convert(tmp_path / "fer")
 
 
 def test_kaggle_without_its_package(convert, monkeypatch):
