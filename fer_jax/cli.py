@@ -44,7 +44,7 @@ def refuse_arguments(arguments: Sequence[str]) -> None:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        arguments = flags.FLAGS(argv)
+        arguments: list[str] = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
             flags.FLAGS.config.lock()  # A file that could not be read is told at the first use.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
@@ -53,7 +53,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _exit(error)
     if flags.FLAGS["verbosity"].using_default_value:
         # absl would raise it to INFO, and the libraries' notes would bury the table of epochs.
-        flags.FLAGS.verbosity = logging.WARNING
+        logging.set_verbosity(logging.WARNING)
     return arguments
 
 

@@ -27,9 +27,10 @@ flags.mark_flag_as_required("config")
 def count_parameters(module: "nnx.Module") -> dict[str, int]:
     """Returns how many numbers are trainable, not (running statistics), and both together."""
     import jax
-    from flax import nnx
 
-    _, *states = nnx.split(module, nnx.Param, ...)
+    from fer_jax.training.prediction import split
+
+    _, *states = split(module)
     trainable, fixed = (sum(leaf.size for leaf in jax.tree.leaves(state)) for state in states)
     return {"total": trainable + fixed, "trainable": trainable, "non_trainable": fixed}
 
@@ -51,9 +52,10 @@ def list_layers(build: "Callable[[], Classifier]") -> list[tuple[str, str, int]]
     rows = []
     layers = nnx.eval_shape(build).layers()
     for layer, output in zip(layers, jax.eval_shape(outputs), strict=True):
-        has_parameters = isinstance(layer, nnx.Module)
-        name = (type(layer) if has_parameters else layer).__name__.strip("_")
-        size = count_parameters(layer)["total"] if has_parameters else 0
+        if isinstance(layer, nnx.Module):
+            name, size = type(layer).__name__.strip("_"), count_parameters(layer)["total"]
+        else:
+            name, size = layer.__name__, 0
         rows.append((name, " x ".join(map(str, output.shape[1:])), size))
     return rows
 

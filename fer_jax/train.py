@@ -93,10 +93,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     # 4. Compiled functions; the step ahead of time, so that no epoch's speed includes it.
     weights = class_weights(training.labels, len(data.classes), balance=config.balance_classes)
-    train_step = make_train_step(
+    jitted_step = make_train_step(
         graph, optimizer, label_smoothing=config.label_smoothing, class_weights=weights, mesh=mesh
     )
-    train_step = train_step.lower(state, _batch_shapes(config.batch_size, validation)).compile()
+    train_step = jitted_step.lower(state, _batch_shapes(config.batch_size, validation)).compile()
     end_epoch = make_end_epoch(plateau, mesh)
     predict = functools.partial(
         predict_records,
@@ -112,8 +112,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     table = EpochTable(config.epochs, images_per_epoch, images_done=step * config.batch_size)
     table.write(
         f"{config.model.name}, {sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} "
-        f"parameters, on {mesh.size} x {mesh.devices.flat[0].device_kind}; {len(training):,} images "
-        f"to train on, {len(validation):,} to validate on, from {data.source} in {data_dir}"
+        f"parameters, on {mesh.size} x {mesh.devices.flat[0].device_kind}; {len(training):,} "
+        f"images to train on, {len(validation):,} to validate on, from {data.source} in {data_dir}"
     )
     if step:
         table.write(f"resuming {workdir} after epoch {len(history)}, step {step:,}")

@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
             "channels": 3,
             "layers": (
                 *(("conv", 16), "max_pool", ("conv", 32), "max_pool"),
-                *(("conv", 64), "max_pool", ("dropout", 0.5)),
+                *(("conv", 64), "max_pool", ("dropout", 0.25)),
                 *("flatten", ("dense", 128)),
             ),
         }

@@ -96,7 +96,7 @@ class DataSet:
         return self._read_before[key]
 
 
-def find_data_dir(configured: str = "") -> Path:
+def find_data_dir(configured: str | os.PathLike = "") -> Path:
     """Returns the configured folder, else `$FER2013_DIR`, else `data/fer2013` below here."""
     return Path(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
 
@@ -135,7 +135,7 @@ def stratified_split(
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
 
-def _read(source: Sequence[dict[str, Any]], in_memory: bool) -> Records:
+def _read(source: Any, in_memory: bool) -> Records:
     def read(indices):
         return np.stack([record[IMAGE] for record in source.__getitems__(indices.tolist())])
 

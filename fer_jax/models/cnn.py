@@ -1,7 +1,7 @@
 """Plain convolutional networks, built from a list of layers as a config writes it down."""
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from fer_jax.models.layers import Classifier, flatten, max_pool
 
 # Keras's defaults, which the published systems were trained with.
 _GLOROT_UNIFORM = jax.nn.initializers.glorot_uniform()
-_BATCH_NORM = {"momentum": 0.99, "epsilon": 1e-3}
+_keras_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.99, epsilon=1e-3)
 
 Shape = tuple[int, ...]
 Built = tuple[list[Callable], Shape]
@@ -20,7 +20,7 @@ Built = tuple[list[Callable], Shape]
 
 def cnn(
     *,
-    layers: Sequence[Sequence[Any] | str],
+    layers: Sequence[str | tuple],
     channels: int = 1,
     num_classes: int,
     dtype: jnp.dtype,
@@ -54,7 +54,7 @@ def cnn(
     shape: Shape = (IMAGE_SIZE, IMAGE_SIZE, channels)
     for position, entry in enumerate(layers, start=1):
         try:
-            name, *numbers = [entry] if isinstance(entry, str) else entry
+            name, *numbers = (entry,) if isinstance(entry, str) else entry
             added, shape = _LAYERS[name](shape, *numbers, dtype=dtype, rngs=rngs)
         except KeyError:
             raise UserError(
@@ -103,7 +103,7 @@ def _dense(shape: Shape, features: int, **common) -> Built:
 
 
 def _batch_norm(shape: Shape, **common) -> Built:
-    return [nnx.BatchNorm(shape[-1], **_BATCH_NORM, **common)], shape
+    return [_keras_batch_norm(shape[-1], **common)], shape
 
 
 def _max_pool(shape: Shape, size: int = 2, **_) -> Built:

@@ -5,6 +5,7 @@ weights do. Padding is PyTorch's too: the same on both sides, where XLA's `SAME`
 two would pad at the end only.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from data_prep.contract import UserError
 from fer_jax.models.layers import Classifier, global_average_pool
 
 _HE_NORMAL = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
-_BATCH_NORM = {"momentum": 0.9, "epsilon": 1e-5}
+_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def resnet(
@@ -89,12 +90,11 @@ class _ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(
+        self.norm = _batch_norm(
             features,
             scale_init=jax.nn.initializers.constant(scale),
             dtype=dtype,
             rngs=rngs,
-            **_BATCH_NORM,
         )
 
     def __call__(self, x):

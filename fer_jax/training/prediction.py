@@ -1,6 +1,5 @@
 """From images to probabilities: one compiled function, and its run over a whole split."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,12 @@ Predict = Callable[
 ]
 
 
+def split(model: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
+    """Splits a network into its structure, its parameters, and its statistics (the rest)."""
+    graph, params, statistics = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
+    return graph, params, statistics
+
+
 def abstract_network(
     build: Callable[..., nnx.Module], mesh: Mesh
 ) -> tuple[Graph, nnx.State, nnx.State]:
@@ -30,13 +35,15 @@ def abstract_network(
       build: makes the network, given `rngs`.
       mesh: on which the values, once there, are whole on every device.
     """
-    graph, *abstract = nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))), nnx.Param, ...)
-    place = functools.partial(
-        jax.tree.map,
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
-    )
-    params, statistics = map(place, abstract)
-    return graph, params, statistics
+    graph, params, statistics = split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
+
+    def place(state: nnx.State) -> nnx.State:
+        sharding = replicated(mesh)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
+        )
+
+    return graph, place(params), place(statistics)
 
 
 def make_predict(graph: Graph, mesh: Mesh) -> Predict:

@@ -8,6 +8,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from clu import metrics
 from flax import nnx
@@ -16,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from data_prep.contract import UserError
 from fer_jax.training.mesh import replicated, split_over_devices
-from fer_jax.training.prediction import Graph, to_unit_range
+from fer_jax.training.prediction import Graph, split, to_unit_range
 
 
 @flax.struct.dataclass
@@ -27,8 +28,7 @@ class EpochMetrics(metrics.Collection):
     accuracy: metrics.Accuracy
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that changes while training, as one tree of arrays; whoever changes it returns it."""
 
     step: Int[Array, ""]
@@ -60,7 +60,7 @@ def create_state(
 
     def init() -> TrainState:
         params_key, dropout_key = jax.random.split(jax.random.key(seed))
-        _, params, statistics = nnx.split(build(rngs=nnx.Rngs(params_key)), nnx.Param, ...)
+        _, params, statistics = split(build(rngs=nnx.Rngs(params_key)))
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -79,9 +79,9 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     label_smoothing: float,
-    class_weights: Float[Array, " classes"],
+    class_weights: Float[np.ndarray, " classes"],
     mesh: Mesh,
-) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, Float[Array, ""]]]:
+) -> jax.stages.Wrapped:
     """Returns the jitted step from state and batch to next state and loss; it consumes the state.
 
     The loss is the mean over the whole batch, on however many devices, of
@@ -99,7 +99,7 @@ def make_train_step(
             logits = model(to_unit_range(batch["image"]), rngs=nnx.Rngs(dropout=dropout_key))
             targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
             losses = optax.softmax_cross_entropy(logits, targets)
-            statistics = nnx.split(model, nnx.Param, ...)[2]
+            _, _, statistics = split(model)
             return jnp.mean(jnp.asarray(class_weights)[labels] * losses), (logits, statistics)
 
         (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(

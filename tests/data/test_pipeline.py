@@ -83,7 +83,8 @@ def test_processes_share_evaluation_in_order(records):
         list(evaluation_batches(records, batch_size=16, process_index=k, process_count=2))
         for k in range(2)
     ]
-    numbers = [np.concatenate([p["image"][:, 0, 0, 0] for p in pair]) for pair in zip(*parts)]
+    pairs = zip(*parts, strict=True)
+    numbers = [np.concatenate([p["image"][:, 0, 0, 0] for p in pair]) for pair in pairs]
     np.testing.assert_array_equal(np.concatenate(numbers)[:101], np.arange(101))
 
 

@@ -62,7 +62,9 @@ def twins():
         strict=True,
     )
     for mine, reference in pairs:
-        names = ("scale", "bias", "mean", "var") if "batch" in reference.name else ("kernel", "bias")
+        names = (
+            ("scale", "bias", "mean", "var") if "batch" in reference.name else ("kernel", "bias")
+        )
         values = [rng.uniform(0.1, 1.0, w.shape) / w.shape[0] for w in reference.weights]
         reference.set_weights(values)
         for name, value in zip(names, values, strict=True):

@@ -1,0 +1,105 @@
+"""The commands as a user types them: what they print, and how they end when something is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SMALL = (
+    *("--config=configs/base.py", "--config.batch_size=16", "--config.eval_batch_size=32"),
+    "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",
+)
+
+
+def run(module, *flags, **options):
+    return subprocess.run(
+        [sys.executable, "-m", f"fer_jax.{module}", *map(str, flags)],
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
+    flags = (*SMALL, f"--config.data_dir={tiny_data_dir}", f"--workdir={tmp_path / 'run'}")
+    command = [sys.executable, "-m", "fer_jax.main", *flags, "--config.epochs=400"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run/metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+
+    # SIGKILL leaves no time to save: the run goes on from its last epoch all the same.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    before = (tmp_path / "run/metrics.jsonl").read_text()
+    while (tmp_path / "run/metrics.jsonl").read_text() == before:
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.kill()
+    resumed, _ = process.communicate()
+    assert "resuming" in resumed
+
+    result = run("evaluate", f"--workdir={tmp_path / 'run'}", "--split=test", "--checkpoint=latest")
+    assert result.returncode == 0, result.stderr
+    assert "surprise" in result.stdout
+    assert "n = 70" in result.stdout
+    assert (tmp_path / "run/eval/test/report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["main"], "--config"),
+        (["main", "--config=configs/nope.py"], "configs/nope.py"),
+        (["main", "--confg=configs/base.py"], "Did you mean: config"),
+        (["main", *SMALL, "--config.lerning_rate=1"], 'Did you mean "learning_rate"'),
+        (["main", *SMALL, "--config.model.layer=1"], 'Did you mean "layers"'),
+        (["main", *SMALL, "--config.epochs=many"], "epochs=many"),
+        (["main", *SMALL, "stray"], "unexpected 'stray'"),
+        (["main", *SMALL, "--config.data_dir=nowhere"], "python -m data_prep"),
+        (["main", *SMALL, "--config.epochs=0"], "epochs is 0"),
+        (["main", *SMALL, "--config.label_smoothing=1.5"], "label_smoothing is 1.5"),
+        (["evaluate", "--workdir=nowhere", "--split=test"], "nowhere is no workdir of a run"),
+        (["evaluate", "--split=test"], "--workdir"),
+        (["summary", "--config=configs/base.py", "--format=yaml"], "<text|json>"),
+        (["summary", "--config=configs/base.py", "--config.model.name=vgg"], "cnn, resnet"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_a_mistake_ends_in_one_line_and_status_2(flags, message, tmp_path):
+    if "--workdir=nowhere" not in flags and flags[0] == "main":
+        flags = [*flags, f"--workdir={tmp_path / 'run'}"]
+    result = run(*flags)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_prepares_the_source_that_a_config_names(tmp_path):
+    """A source that fails ends the run in its own words, and leaves nothing."""
+    result = run(
+        "main",
+        *(*SMALL, "--config.data_source=nowhere", f"--config.data_dir={tmp_path / 'data'}"),
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert result.returncode == 2
+    assert "nowhere" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorflow_is_neither_installed_nor_imported():
+    code = (
+        "import fer_jax.train, fer_jax.evaluate, fer_jax.summary, data_prep.__main__, sys;"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0

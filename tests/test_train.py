@@ -1,0 +1,252 @@
+"""Whole runs on small records, in this process: what they leave, and how they go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import base
+from data_prep.contract import UserError
+from fer_jax.evaluate import evaluate
+from fer_jax.train import train
+
+
+@pytest.fixture
+def config(tiny_data_dir):
+    config = base.get_config()
+    config.data_dir = str(tiny_data_dir)
+    config.model.layers = (
+        *(("conv", 8), "batch_norm", "max_pool", "max_pool", "max_pool", ("dropout", 0.2)),
+        *("flatten", ("dense", 16)),
+    )
+    config.batch_size = 16
+    config.eval_batch_size = 32
+    config.epochs = 3
+    return config
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def read_history(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_time(history):
+    clocks = ("seconds", "images_per_second")
+    return [{k: v for k, v in epoch.items() if k not in clocks} for epoch in history]
+
+
+def test_leaves_what_is_promised(config, tmp_path, capsys):
+    result = train(config, tmp_path)
+    left = files_below(tmp_path)
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "figures/curves.png",
+        "figures/confusion_matrix.png",
+        "figures/samples.png",
+        "eval/validation_20/report.json",
+        "eval/validation_20/predictions.csv",
+    } <= left
+    assert any(name.startswith("events.out.tfevents.") for name in left)
+
+    history = read_history(tmp_path)
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+    assert [epoch["step"] for epoch in history] == [10, 20, 30]  # round(168 / 16) a pass
+    assert history == result["history"]
+    best = max(history, key=lambda epoch: (epoch["val_accuracy"], epoch["epoch"]))
+    report = json.loads((tmp_path / "eval/validation_20/report.json").read_text())
+    assert report["checkpoint_step"] == best["step"] == result["best_step"]
+    assert report["accuracy"] == best["val_accuracy"]
+    np.testing.assert_allclose(report["nll"], best["val_loss"], rtol=1e-6)
+
+    run = json.loads((tmp_path / "config.json").read_text())
+    assert run["config"]["batch_size"] == 16
+    assert len(run["data"]["fingerprint"]) == 64
+    assert run["devices"]["count"] == 8
+    assert {"jax", "flax", "python"} <= run["versions"].keys()
+    assert "best" in capsys.readouterr().out
+
+
+def test_learns(config, tmp_path):
+    config.epochs = 12
+    config.learning_rate = 3e-3
+    history = train(config, tmp_path)["history"]
+    assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
+
+
+def test_resumes_as_if_never_stopped(config, tmp_path):
+    """Stopped within the second epoch: the same losses, accuracies and predictions."""
+    config.schedule = "plateau"
+    whole = train(config, tmp_path / "whole")
+
+    config.checkpoint_every_steps = 4
+    uninterrupted = train(config, tmp_path / "with_saves")
+    assert without_time(uninterrupted["history"]) == without_time(whole["history"])
+
+    stop_at(config, tmp_path / "stopped", step=14)
+    assert len(read_history(tmp_path / "stopped")) == 1
+    resumed = train(config, tmp_path / "stopped")
+    assert without_time(resumed["history"]) == without_time(whole["history"])
+    assert resumed["report"] == whole["report"]
+    seconds = [epoch["seconds"] for epoch in resumed["history"]]
+    assert seconds == sorted(seconds)
+    for name in ("metrics.jsonl", "eval/validation_20/predictions.csv"):
+        assert (tmp_path / "stopped" / name).exists()
+
+
+def stop_at(config, workdir, step):
+    """Trains until a SIGTERM that arrives while `step` is under way."""
+    from fer_jax.training import interruption
+
+    class Stopping(interruption.Interruption):
+        def asked(self, now):
+            if now == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().asked(now)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_jax.train.Interruption", Stopping)
+        with pytest.raises(SystemExit, match=f"stopped at step {step}"):
+            train(config, workdir)
+
+
+def test_a_finished_run_is_not_trained_again(config, tmp_path):
+    first = train(config, tmp_path)
+    events = len(list(tmp_path.glob("events*")))
+    again = train(config, tmp_path)
+    assert again["history"] == first["history"]
+    assert again["report"] == first["report"]
+    assert len(list(tmp_path.glob("events*"))) == events + 1
+
+
+def test_another_config_is_refused_with_the_difference(config, tmp_path):
+    config.epochs = 1
+    train(config, tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    config.learning_rate = 0.5
+    config.model.layers = ("flatten",)
+    with pytest.raises(UserError, match=r"learning_rate was 0.001, is 0.5.*choose another"):
+        train(config, tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+def test_keeps_the_best_and_the_latest(config, tmp_path):
+    config.epochs = 6
+    config.learning_rate = 0.02
+    history = train(config, tmp_path)["history"]
+    best = max(history, key=lambda epoch: (epoch["val_accuracy"], epoch["step"]))
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {best["step"], history[-1]["step"]}
+
+    for which, epoch in (("best", best), ("latest", history[-1]), (str(best["step"]), best)):
+        report = evaluate(tmp_path, "validation_20", checkpoint=which)
+        assert report["checkpoint_step"] == epoch["step"]
+        assert report["accuracy"] == epoch["val_accuracy"]
+    with pytest.raises(UserError, match=r"no checkpoint '7'.*it holds"):
+        evaluate(tmp_path, "validation_20", checkpoint="7")
+
+
+def test_early_stopping_waits_as_keras_does(config, tmp_path):
+    """With a rate of zero nothing falls after the first epoch, whose loss is the best."""
+    config.epochs = 9
+    config.learning_rate = 0.0
+    config.model.layers = ("flatten",)
+    config.early_stopping_patience = 2
+    assert len(train(config, tmp_path)["history"]) == 3
+
+
+def test_a_loss_that_is_not_finite_keeps_the_best_checkpoint(config, tmp_path):
+    config.epochs = 1
+    train(config, tmp_path)
+    kept = files_below(tmp_path / "checkpoints")
+    config.epochs = 5
+    config.learning_rate = 1e30
+    config.optimizer = "sgd"
+    other = tmp_path / "other"
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+.*checkpoints are kept"):
+        train(config, other)
+    assert files_below(tmp_path / "checkpoints") == kept
+    assert not [name for name in files_below(other / "checkpoints") if "model" in name]
+
+
+def test_trains_away_from_the_main_thread(config, tmp_path):
+    """As in a notebook that trains in the background, where signals cannot be handled."""
+    config.epochs = 1
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(config, tmp_path)))
+    thread.start()
+    thread.join()
+    assert len(results[0]["history"]) == 1
+
+
+def test_evaluation_shapes_never_compile_again(config, tmp_path):
+    """Batches of the last, partly filled kind included: each function is compiled once."""
+    import jax
+
+    config.epochs = 1
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        names = []
+        import logging
+
+        handler = logging.Handler()
+        handler.emit = lambda record: names.append(record.getMessage())
+        logger = logging.getLogger("jax._src.interpreters.pxla")
+        logger.addHandler(handler)
+        patch.setattr(logger, "propagate", False)
+        train(config, tmp_path)
+        logger.removeHandler(handler)
+    compiled = [name.split()[1] for name in names if name.startswith("Compiling")]
+    for function in ("jit(step)", "jit(predict)", "jit(end_epoch)"):
+        assert compiled.count(function) == 1, compiled
+
+
+def test_two_processes_train_as_one(config, tmp_path):
+    """The same losses on two processes of two devices each, which write one workdir."""
+    config.epochs = 2
+    config.data_dir, data_dir = "", config.data_dir
+    alone = train(_with(config, data_dir=data_dir), tmp_path / "alone")
+    layers = repr(tuple(config.model.layers))
+    port = 20_000 + os.getpid() % 20_000
+    command = [
+        *(sys.executable, "-m", "fer_jax.main", "--config=configs/base.py"),
+        *(f"--config.data_dir={data_dir}", f"--workdir={tmp_path / 'shared'}"),
+        *("--config.batch_size=16", "--config.eval_batch_size=32", "--config.epochs=2"),
+        *(f"--config.model.layers={layers}", "--num_processes=2"),
+        f"--coordinator_address=localhost:{port}",
+    ]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+    processes = [
+        subprocess.Popen(
+            [*command, f"--process_id={k}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for k in range(2)
+    ]
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "best checkpoint" in outputs[0][0]
+    assert outputs[1][0] == ""
+    shared = read_history(tmp_path / "shared")
+    for a, b in zip(alone["history"], shared, strict=True):
+        np.testing.assert_allclose(b["train_loss"], a["train_loss"], atol=1e-4)
+        np.testing.assert_allclose(b["val_loss"], a["val_loss"], atol=1e-3)
+    assert json.loads((tmp_path / "shared/config.json").read_text())["devices"]["processes"] == 2
+    evaluate(tmp_path / "shared", "public_test")
+
+
+def _with(config, **changes):
+    config = config.copy_and_resolve_references()
+    config.update(changes)
+    return config

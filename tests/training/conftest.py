@@ -1,0 +1,63 @@
+"""A small network with everything in it, and a mesh of as many devices as asked for."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AxisType, Mesh
+
+from fer_jax.models import create_model
+from fer_jax.training.prediction import abstract_network
+from fer_jax.training.step import create_state, make_train_step
+
+
+@pytest.fixture
+def make_mesh() -> Callable[[int], Mesh]:
+    def make(devices: int) -> Mesh:
+        chosen = jax.devices()[:devices]
+        return jax.make_mesh((devices,), ("data",), (AxisType.Auto,), devices=chosen)
+
+    return make
+
+
+@pytest.fixture
+def build() -> Callable[..., nnx.Module]:
+    def make(rngs: nnx.Rngs) -> nnx.Module:
+        layers = (
+            *(("conv", 8), "batch_norm", "max_pool", ("conv", 8), "max_pool", ("dropout", 0.2)),
+            *("flatten", ("dense", 16), "batch_norm"),
+        )
+        config = {"name": "cnn", "layers": layers}
+        return create_model(config, num_classes=7, dtype="float32", rngs=rngs)
+
+    return make
+
+
+@pytest.fixture
+def start(build) -> Callable:
+    """Returns state and step for a mesh and an optimiser."""
+
+    def make(mesh, optimizer, plateau=None, *, label_smoothing=0.0, class_weights=(1.0,) * 7):
+        graph, _, _ = abstract_network(build, mesh)
+        state = create_state(build, optimizer, plateau, seed=0, mesh=mesh)
+        step = make_train_step(
+            graph,
+            optimizer,
+            label_smoothing=label_smoothing,
+            class_weights=np.asarray(class_weights, np.float32),
+            mesh=mesh,
+        )
+        return state, step
+
+    return make
+
+
+@pytest.fixture
+def batch() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (16, 48, 48, 1), dtype=np.uint8),
+        "label": rng.integers(0, 7, 16).astype(np.int32),
+    }

@@ -1,0 +1,125 @@
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from data_prep.contract import UserError
+from fer_jax.train import class_weights
+from fer_jax.training.mesh import create_mesh, to_devices
+from fer_jax.training.prediction import abstract_network
+from fer_jax.training.step import FiniteLosses, make_end_epoch
+
+
+def batches(count):
+    rng = np.random.default_rng(7)
+    for _ in range(count):
+        labels = rng.integers(0, 7, 16).astype(np.int32)
+        noise = rng.integers(0, 60, (16, 48, 48, 1))
+        # Brightness tells the class, so that there is something to learn.
+        yield {
+            "image": (noise + 25 * labels[:, None, None, None]).astype(np.uint8),
+            "label": labels,
+        }
+
+
+def losses_on(devices, make_mesh, start, steps=20):
+    mesh = make_mesh(devices)
+    state, step = start(mesh, optax.adam(1e-3))
+    losses = []
+    for batch in batches(steps):
+        state, loss = step(state, to_devices(batch, mesh))
+        losses.append(float(loss))
+    return losses, state
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_any_number_of_devices_gives_the_losses_of_one(devices, make_mesh, start):
+    alone, state = losses_on(1, make_mesh, start)
+    together, shared = losses_on(devices, make_mesh, start)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert alone[-1] < alone[0] - 0.2
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-3),
+        jax.device_get(state.statistics),
+        jax.device_get(shared.statistics),
+    )
+
+
+def test_loss_equals_the_formula(make_mesh, start, batch, build):
+    """Smoothed, weighted cross-entropy, written out by hand."""
+    mesh = make_mesh(1)
+    weights = np.linspace(0.5, 2, 7)
+    optimizer = optax.sgd(0.0)
+    plain, step = start(mesh, optimizer)
+    weighted, weighted_step = start(mesh, optimizer, label_smoothing=0.1, class_weights=weights)
+    graph, _, _ = abstract_network(build, mesh)
+    model = nnx.merge(graph, plain.params, plain.statistics, copy=True)
+    model.train()
+    key = jax.random.fold_in(jax.random.wrap_key_data(plain.dropout_key), 0)
+    logits = model(batch["image"].astype(np.float32) / 255, rngs=nnx.Rngs(dropout=key))
+    log_p = np.asarray(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True), np.float64)
+    of_label = log_p[np.arange(16), batch["label"]]
+    smoothed = 0.9 * of_label + 0.1 * log_p.mean(axis=1)
+
+    _, loss = step(plain, batch)
+    np.testing.assert_allclose(loss, -of_label.mean(), rtol=1e-5)
+    _, loss = weighted_step(weighted, batch)
+    np.testing.assert_allclose(loss, -(weights[batch["label"]] * smoothed).mean(), rtol=1e-5)
+
+
+def test_dropout_differs_from_step_to_step(make_mesh, start, batch):
+    state, step = start(make_mesh(1), optax.sgd(0.0))
+    state, first = step(state, batch)
+    _, second = step(state, batch)
+    assert first != second
+
+
+def test_metrics_are_means_over_the_epoch_and_start_anew(make_mesh, start, batch):
+    mesh = make_mesh(2)
+    state, step = start(mesh, optax.adam(1e-3))
+    losses = []
+    for _ in range(3):
+        state, loss = step(state, batch)
+        losses.append(float(loss))
+    np.testing.assert_allclose(state.metrics.compute()["loss"], np.mean(losses), rtol=1e-6)
+    state = make_end_epoch(None, mesh)(state, 1.0)
+    state, loss = step(state, batch)
+    np.testing.assert_allclose(state.metrics.compute()["loss"], loss, rtol=1e-6)
+
+
+def test_the_state_is_consumed(make_mesh, start, batch):
+    state, step = start(make_mesh(1), optax.adam(1e-3))
+    step(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step():
+    losses = FiniteLosses()
+    for step in range(1, 10):
+        losses.add(step, np.float32(np.inf if step == 7 else 1.0))
+    with pytest.raises(UserError, match="the loss is inf at step 7"):
+        losses.check_all()
+    late = FiniteLosses()
+    with pytest.raises(UserError, match="the loss is nan at step 1"):
+        for step in range(1, 30):
+            late.add(step, np.float32(np.nan))
+    assert step < 20
+
+
+def test_class_weights_are_the_published_ones():
+    """The seven figures of a published system, in the order of the class names."""
+    labels = np.repeat(np.arange(7), [3995, 436, 4097, 7215, 4830, 3171, 4965])
+    published = [1.0266, 9.4066, 1.0010, 0.5684, 0.8491, 1.2934, 0.8260]
+    np.testing.assert_allclose(class_weights(labels, 7, balance=True), published, atol=5e-5)
+    np.testing.assert_array_equal(class_weights(labels, 7, balance=False), np.ones(7))
+    with pytest.raises(UserError, match="class 7"):
+        class_weights(labels, 8, balance=True)
+
+
+def test_batches_must_divide_over_the_devices_left_after_cores():
+    assert create_mesh(64, 512).size == 8
+    assert create_mesh(12, 512).size == 4
+    assert create_mesh(7, 512).size == 1
