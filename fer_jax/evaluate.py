@@ -4,8 +4,6 @@ Example:
   python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
 """
 
-import contextlib
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,49 +42,24 @@ def evaluate(
       UserError: there is no such run, checkpoint, data set or split, or classes differ.
     """
     # Imported here, so that a wrong flag is told at once.
-    from ml_collections import ConfigDict
-
     from fer_jax.data.records import find_data_dir, open_data_set
-    from fer_jax.models import create_model
     from fer_jax.reporting.evaluation import write_evaluation
-    from fer_jax.training.checkpoints import Checkpoints
-    from fer_jax.training.mesh import create_mesh
-    from fer_jax.training.prediction import abstract_network, make_predict, predict_records
-    from fer_jax.training.run_config import read_run
+    from fer_jax.training.trained import load_trained
 
     workdir = Path(workdir)
-    run = read_run(workdir)
-    config, classes = ConfigDict(run["config"]), run["data"]["classes"]
-    data = open_data_set(find_data_dir(data_dir or config.data_dir))
-    if list(data.classes) != classes:
-        raise UserError(f"the data's classes {data.classes} are not the run's {tuple(classes)}")
-    records = data.load(split, in_memory=config.in_memory)
-
-    mesh = create_mesh(config.eval_batch_size)
-    build = functools.partial(
-        create_model, config.model, num_classes=len(classes), dtype=config.dtype
-    )
-    graph, params, statistics = abstract_network(build, mesh)
-    checkpoints = Checkpoints(workdir / "checkpoints", best_by=config.best_by, create=False)
-    with contextlib.closing(checkpoints):
-        step = checkpoints.find_step(checkpoint)
-        params, statistics = checkpoints.restore_model(step, params, statistics)
-    probabilities = predict_records(
-        make_predict(graph, mesh),
-        params,
-        statistics,
-        records,
-        batch_size=config.eval_batch_size,
-        mesh=mesh,
-    )
+    model = load_trained(workdir, checkpoint)
+    data = open_data_set(find_data_dir(data_dir or model.config.data_dir))
+    if data.classes != model.classes:
+        raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
+    records = data.load(split, in_memory=model.config.in_memory)
     return write_evaluation(
         workdir / "eval" / split,
         images=records.images(),
         labels=records.labels,
-        probabilities=probabilities,
+        probabilities=model.probabilities(records),
         filenames=records.filenames,
-        classes=classes,
-        checkpoint_step=step,
+        classes=model.classes,
+        checkpoint_step=model.step,
     )
 
 

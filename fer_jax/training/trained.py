@@ -1,0 +1,86 @@
+"""A run's network, read back from one of its checkpoints, ready to predict."""
+
+import contextlib
+import dataclasses
+import functools
+from pathlib import Path
+
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from numpy import ndarray
+
+from fer_jax.data.records import Records
+from fer_jax.models import create_model
+from fer_jax.training.checkpoints import Checkpoints
+from fer_jax.training.mesh import create_mesh
+from fer_jax.training.prediction import (
+    Predict,
+    abstract_network,
+    make_predict,
+    predict_records,
+)
+from fer_jax.training.run_config import read_run
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """What `load_trained` returns.
+
+    Attributes:
+      config: of the run.
+      classes: names, in the order of the probabilities.
+      step: of the checkpoint.
+    """
+
+    config: ConfigDict
+    classes: tuple[str, ...]
+    step: int
+    _predict: Predict
+    _params: nnx.State
+    _statistics: nnx.State
+    _mesh: Mesh
+
+    def probabilities(self, records: Records) -> Float[ndarray, "n classes"]:
+        """Returns the probability of each class for each record."""
+        return predict_records(
+            self._predict,
+            self._params,
+            self._statistics,
+            records,
+            batch_size=self.config.eval_batch_size,
+            mesh=self._mesh,
+        )
+
+
+def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
+    """Reads a run's network back.
+
+    Args:
+      workdir: of the run.
+      checkpoint: "best", "latest" or a step.
+
+    Raises:
+      UserError: there is no such run or checkpoint.
+    """
+    run = read_run(workdir)
+    config, classes = ConfigDict(run["config"]), tuple(run["data"]["classes"])
+    mesh = create_mesh(config.eval_batch_size)
+    build = functools.partial(
+        create_model, config.model, num_classes=len(classes), dtype=config.dtype
+    )
+    graph, params, statistics = abstract_network(build, mesh)
+    checkpoints = Checkpoints(workdir / "checkpoints", best_by=config.best_by, create=False)
+    with contextlib.closing(checkpoints):
+        step = checkpoints.find_step(checkpoint)
+        params, statistics = checkpoints.restore_model(step, params, statistics)
+    return TrainedModel(
+        config=config,
+        classes=classes,
+        step=step,
+        _predict=make_predict(graph, mesh),
+        _params=params,
+        _statistics=statistics,
+        _mesh=mesh,
+    )
