@@ -117,10 +117,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     )
     if step:
         table.write(f"resuming {workdir} after epoch {len(history)}, step {step:,}")
-    with contextlib.closing(checkpoints), Interruption() as interruption, table:
+    closing = contextlib.closing
+    with closing(checkpoints), closing(writer), Interruption() as interruption, table:
         while len(history) < config.epochs and not _stagnant(config, history):
             epoch = len(history) + 1
-            first_step, started = step, time.perf_counter()
+            first_step, started, stop = step, time.perf_counter(), False
             while step < epoch * steps_per_epoch:
                 state, loss = train_step(state, to_devices(next(batches), mesh))
                 step += 1
@@ -131,7 +132,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 if (stop or save) and step < epoch * steps_per_epoch:
                     losses.check_all()
                     seconds = progress["seconds"] + time.perf_counter() - started
-                    checkpoints.save(state, batches, {"history": history, "seconds": seconds})
+                    checkpoints.save(state, batches, {"history": history, "seconds": seconds}, {})
                     if stop:
                         sys.exit(f"stopped at step {step}; the same command goes on from there")
             losses.check_all()
@@ -162,7 +163,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             writer.write_scalars(step, history[-1])
             best = max(reversed(history), key=SCORES[config.best_by])
             table.add(history[-1], best=best is history[-1])
-            if interruption.asked(step):
+            if stop:
                 sys.exit(f"stopped after epoch {epoch}; the same command goes on from there")
 
         # 6. The best checkpoint, evaluated and pictured.
@@ -170,20 +171,19 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         best_step = checkpoints.find_step("best")
         params, statistics = checkpoints.restore_model(best_step, state.params, state.statistics)
         probabilities = predict(params, statistics)
-    report = None
-    if jax.process_index() == 0:
-        evaluation_dir = workdir / "eval" / config.validation_split
-        report = write_evaluation(
-            evaluation_dir,
-            images=validation.images(),
-            labels=validation.labels,
-            probabilities=probabilities,
-            filenames=validation.filenames,
-            classes=data.classes,
-            checkpoint_step=best_step,
-        )
-        _write_figures(workdir / "figures", history, evaluation_dir, writer)
-    writer.close()
+        report = None
+        if jax.process_index() == 0:
+            evaluation_dir = workdir / "eval" / config.validation_split
+            report = write_evaluation(
+                evaluation_dir,
+                images=validation.images(),
+                labels=validation.labels,
+                probabilities=probabilities,
+                filenames=validation.filenames,
+                classes=data.classes,
+                checkpoint_step=best_step,
+            )
+            _write_figures(workdir / "figures", history, evaluation_dir, writer)
     return {"history": history, "best_step": best_step, "report": report}
 
 

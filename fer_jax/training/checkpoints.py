@@ -1,5 +1,7 @@
 """Checkpoints of a run: the latest, to resume from, and the best, to use. Kept by Orbax."""
 
+import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +15,8 @@ from data_prep.contract import UserError
 from fer_jax.training.step import TrainState
 
 SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
-    "val_accuracy": lambda metrics: metrics["val_accuracy"],
-    "val_loss": lambda metrics: -metrics["val_loss"],
+    "val_accuracy": lambda metrics: metrics.get("val_accuracy", -math.inf),
+    "val_loss": lambda metrics: -metrics.get("val_loss", math.inf),
 }
 """What `config.best_by` may say, and the score, higher is better, of an epoch's metrics."""
 
@@ -31,12 +33,7 @@ class Checkpoints:
             raise UserError(f"best_by is {best_by!r}; choose one of {', '.join(SCORES)}")
         self._score = SCORES[best_by]
         # `max_to_keep` with `best_fn` would delete the latest, and with it the way to resume.
-        keep = AnyPreservationPolicy(
-            [
-                LatestN(1),
-                BestN(n=1, get_metric_fn=self._score, keep_checkpoints_without_metrics=False),
-            ]
-        )
+        keep = AnyPreservationPolicy([LatestN(1), BestN(n=1, get_metric_fn=self._score)])
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).resolve(),
             # Without `best_fn` no metrics would be kept beside the checkpoints.
@@ -52,16 +49,17 @@ class Checkpoints:
         state: TrainState,
         batches: grain.DatasetIterator,
         progress: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, float],
     ) -> None:
-        """Starts saving; without `metrics`, in the middle of an epoch, it never counts as best."""
+        """Starts saving; with empty `metrics`, as within an epoch, it never counts as best."""
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(_model_part(state)),
                 training=ocp.args.StandardSave(_training_part(state)),
                 input=ocp.args.JsonSave(batches.get_state()),
-                progress=ocp.args.JsonSave(dict(progress)),
+                # A copy, since it is written while the run goes on.
+                progress=ocp.args.JsonSave(copy.deepcopy(progress)),
             ),
             metrics=metrics,
             force=True,
