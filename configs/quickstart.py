@@ -1,4 +1,9 @@
-"""A first run, on procedurally drawn faces unless $FER2013_DIR names prepared data."""
+"""A first run, on drawn faces unless $FER2013_DIR names prepared data.
+
+python -m fer_jax.main --config=configs/quickstart.py
+
+QUICK
+"""
 
 import os
 

@@ -207,6 +207,8 @@ def _check(config: ConfigDict) -> None:
     for key in ("epochs", "batch_size", "eval_batch_size"):
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]}; give 1 or more")
+    if config.best_by not in SCORES:
+        raise UserError(f"best_by is {config.best_by!r}; choose one of {', '.join(SCORES)}")
     for key in ("shift", "label_smoothing"):
         if not 0 <= config[key] < 1:
             raise UserError(f"{key} is {config[key]}; give a fraction in [0, 1)")

@@ -64,8 +64,6 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
         (["main", *SMALL, "--config.epochs=many"], "epochs=many"),
         (["main", *SMALL, "stray"], "unexpected 'stray'"),
         (["main", *SMALL, "--config.data_dir=nowhere"], "python -m data_prep"),
-        (["main", *SMALL, "--config.epochs=0"], "epochs is 0"),
-        (["main", *SMALL, "--config.label_smoothing=1.5"], "label_smoothing is 1.5"),
         (["evaluate", "--workdir=nowhere", "--split=test"], "nowhere is no workdir of a run"),
         (["evaluate", "--split=test"], "--workdir"),
         (["summary", "--config=configs/base.py", "--format=yaml"], "<text|json>"),

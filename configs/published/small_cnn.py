@@ -18,5 +18,6 @@ def get_config() -> ConfigDict:
             ),
         }
     )
+    config.schedule = "cosine"
     config.epochs = 25
     return config

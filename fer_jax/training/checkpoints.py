@@ -29,8 +29,6 @@ class Checkpoints:
     """
 
     def __init__(self, directory: epath.PathLike, *, best_by: str, create: bool = True):
-        if best_by not in SCORES:
-            raise UserError(f"best_by is {best_by!r}; choose one of {', '.join(SCORES)}")
         self._score = SCORES[best_by]
         # `max_to_keep` with `best_fn` would delete the latest, and with it the way to resume.
         keep = AnyPreservationPolicy([LatestN(1), BestN(n=1, get_metric_fn=self._score)])

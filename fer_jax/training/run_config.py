@@ -22,7 +22,8 @@ def claim_workdir(workdir: Path, config: ConfigDict, data: DataSet) -> None:
     """Writes config.json into a new workdir; lets a run of the same config and data resume.
 
     Raises:
-      UserError: the workdir is another config's or other data's; the message has the difference.
+      UserError: the workdir is another config's or other data's, and the message has the
+        difference; or it cannot be written.
     """
     path = workdir / "config.json"
     facts = {
@@ -47,7 +48,10 @@ def claim_workdir(workdir: Path, config: ConfigDict, data: DataSet) -> None:
     if path.exists():
         _refuse_differences(workdir, read_run(workdir), facts)
     elif jax.process_index() == 0:
-        write_atomically(path, json.dumps(facts, indent=2) + "\n")
+        try:
+            write_atomically(path, json.dumps(facts, indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"{workdir} cannot be a workdir: {error}; choose another") from error
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
@@ -64,8 +68,8 @@ def read_run(workdir: Path) -> dict[str, Any]:
 
 
 def _refuse_differences(workdir: Path, old: Mapping, new: Mapping) -> None:
-    before = {**_flatten(old["config"]), "data fingerprint": old["data"]["fingerprint"]}
-    now = {**_flatten(new["config"]), "data fingerprint": new["data"]["fingerprint"]}
+    before = {**flatten(old["config"]), "data fingerprint": old["data"]["fingerprint"]}
+    now = {**flatten(new["config"]), "data fingerprint": new["data"]["fingerprint"]}
     differences = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -78,7 +82,8 @@ def _refuse_differences(workdir: Path, old: Mapping, new: Mapping) -> None:
         )
 
 
-def _flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested mappings, by their keys joined with dots."""
     return dict(_leaves(tree, prefix))
 
 
