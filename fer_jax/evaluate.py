@@ -44,6 +44,7 @@ def evaluate(
     # Imported here, so that a wrong flag is told at once.
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.reporting.evaluation import write_evaluation
+    from fer_jax.reporting.predictions import Predictions
     from fer_jax.training.trained import load_trained
 
     workdir = Path(workdir)
@@ -52,15 +53,8 @@ def evaluate(
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     records = data.load(split, in_memory=model.config.in_memory)
-    return write_evaluation(
-        workdir / "eval" / split,
-        images=records.images(),
-        labels=records.labels,
-        probabilities=model.probabilities(records),
-        filenames=records.filenames,
-        classes=model.classes,
-        checkpoint_step=model.step,
-    )
+    probabilities = model.probabilities(records)
+    return write_evaluation(Predictions(workdir, split, model.step, data, records, probabilities))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -24,6 +24,9 @@ from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.figures import plot_curves, to_png
 from fer_jax.reporting.history import write_history
+from fer_jax.reporting.metrics import score
+from fer_jax.reporting.predictions import Predictions
+from fer_jax.reporting.report import write_report
 from fer_jax.reporting.writers import create_writer, metric_writers
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.interruption import Interruption
@@ -141,7 +144,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             progress["seconds"] += seconds
 
             probabilities = predict(state.params, state.statistics)
-            val_loss, val_accuracy = _score(probabilities, validation.labels)
+            val_loss, val_accuracy = score(probabilities, validation.labels)
             plateau_scale = 1.0 if state.plateau is None else float(state.plateau.scale)
             history.append(
                 {
@@ -173,17 +176,13 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         probabilities = predict(params, statistics)
         report = None
         if jax.process_index() == 0:
-            evaluation_dir = workdir / "eval" / config.validation_split
-            report = write_evaluation(
-                evaluation_dir,
-                images=validation.images(),
-                labels=validation.labels,
-                probabilities=probabilities,
-                filenames=validation.filenames,
-                classes=data.classes,
-                checkpoint_step=best_step,
+            predictions = Predictions(
+                workdir, config.validation_split, best_step, data, validation, probabilities
             )
-            _write_figures(workdir / "figures", history, evaluation_dir, writer)
+            report = write_evaluation(predictions)
+            _write_figures(workdir / "figures", history, predictions.directory, writer)
+            page = workdir / "report.html"
+            write_report(page, predictions, report, history=history, training=training)
     return {"history": history, "best_step": best_step, "report": report}
 
 
@@ -220,15 +219,6 @@ def _batch_shapes(batch_size: int, records: Records) -> dict[str, jax.ShapeDtype
         "image": jax.ShapeDtypeStruct((batch_size, *image.shape[1:]), image.dtype),
         "label": jax.ShapeDtypeStruct((batch_size,), records.labels.dtype),
     }
-
-
-def _score(
-    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
-) -> tuple[float, float]:
-    """Returns cross-entropy (nats) and accuracy."""
-    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    loss = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean()
-    return float(loss), float((probabilities.argmax(axis=1) == labels).mean())
 
 
 def _stagnant(config: ConfigDict, history: Sequence[Mapping[str, Any]]) -> bool:

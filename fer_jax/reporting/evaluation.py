@@ -1,76 +1,54 @@
 """What an evaluation leaves on disk, and what it prints."""
 
-import csv
-import io
 import json
 import math
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
 
 from data_prep.contract import write_atomically
 from fer_jax.reporting.figures import plot_confusion_matrix, plot_samples, to_png
-from fer_jax.reporting.metrics import classification_metrics
+from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
+from fer_jax.reporting.predictions import Predictions
+from fer_jax.reporting.report import write_report
 
-_SAMPLES = 35
 
-
-def write_evaluation(
-    directory: str | os.PathLike,
-    *,
-    images: UInt8[np.ndarray, "n h w 1"],
-    labels: Int[np.ndarray, " n"],
-    probabilities: Float[np.ndarray, "n classes"],
-    filenames: Sequence[str],
-    classes: Sequence[str],
-    checkpoint_step: int,
-) -> dict[str, Any]:
-    """Writes what is known of `n` predictions to `directory`, and returns the report.
+def write_evaluation(predictions: Predictions) -> dict[str, Any]:
+    """Writes what is known of the predictions into the run's `eval/<split>`; returns the report.
 
     Each file is written atomically:
-      report.json: `classification_metrics`, and `checkpoint_step`.
-      predictions.csv: `filename,label,predicted` and one probability column per class. Labels are
-        class names; probabilities have the digits that tell any two of their type apart.
+      report.json: `classification_metrics`; `intervals`, which is `confidence_intervals`; and
+        `checkpoint_step`.
+      predictions.csv: see `Predictions.to_csv`.
       confusion_matrix.png.
       samples.png: 35 images drawn at random, the same ones whenever `n` is the same.
+      report.html: all of it on one page.
 
     Raises:
-      ValueError: as `classification_metrics`, or not one image and file name per label.
+      UserError: the run's config.json cannot be read.
+      ValueError: as `classification_metrics`.
     """
-    directory = Path(directory)
-    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
-    report = classification_metrics(probabilities, labels, classes)
-    report["checkpoint_step"] = int(checkpoint_step)
-    if not len(images) == len(filenames) == len(labels):
-        raise ValueError(
-            f"{len(images)} images and {len(filenames)} file names for {len(labels)} labels"
-        )
-    predicted = probabilities.argmax(axis=1)
+    directory, records = predictions.directory, predictions.records
+    probabilities, classes = predictions.probabilities, predictions.data.classes
+    report = classification_metrics(probabilities, records.labels, classes)
+    report["intervals"] = confidence_intervals(probabilities, records.labels)
+    report["checkpoint_step"] = int(predictions.checkpoint_step)
 
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["filename", "label", "predicted", *classes])
-    for name, label, guess, row in zip(filenames, labels, predicted, probabilities, strict=True):
-        # str() of a NumPy float is the shortest text that reads back as the same float.
-        rows.writerow([name, classes[label], classes[guess], *map(str, row)])
-
-    shown = np.random.default_rng(0).permutation(len(labels))[:_SAMPLES]
+    shown = predictions.shown
     samples = plot_samples(
-        images[shown],
-        labels[shown],
-        predicted[shown],
+        records.read(shown),
+        records.labels[shown],
+        predictions.predicted[shown],
         probabilities[shown].max(axis=1),
         classes,
     )
     matrix = plot_confusion_matrix(np.array(report["confusion_matrix"]), classes)
 
-    write_atomically(directory / "predictions.csv", table.getvalue())
+    write_atomically(directory / "predictions.csv", predictions.to_csv())
     write_atomically(directory / "confusion_matrix.png", to_png(matrix))
     write_atomically(directory / "samples.png", to_png(samples))
+    write_report(directory / "report.html", predictions, report)
     # Last, so that whoever finds a report finds the rest of this evaluation too.
     write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")
     return report

@@ -1,12 +1,15 @@
-"""Figures of a run and of an evaluation, for files and for TensorBoard.
+"""Figures of a run and of an evaluation, for files, TensorBoard and pages.
 
 They use matplotlib's objects alone, no pyplot: no global state, no display, and matplotlib is
 imported when the first figure is drawn. Colours are those of Okabe and Ito, which colour-blind
 readers tell apart; nothing is said by colour only.
 """
 
+import html
 import io
+import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,55 +20,93 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _VERMILION = "#0072B2", "#D55E00"
+_BLUE, _VERMILION, _GREEN, _PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _INK, _GREY, _FAINT = "#222222", "#666666", "#DDDDDD"
+_CSS_VARIABLES = {
+    "blue": _BLUE,
+    "vermilion": _VERMILION,
+    "green": _GREEN,
+    "purple": _PURPLE,
+    "ink": _INK,
+    "grey": _GREY,
+    "faint": _FAINT,
+}
+_LINES = ("-", "--", "-.", ":")
 _DPI = 150  # pixels per inch
 _GRID_COLUMNS = 7
+_PHONE = 3.6  # inches: the width of a phone's screen at the size that CSS gives an inch
+
+PANELS = {
+    "loss": (("train_loss", "val_loss"), 1),
+    "accuracy (%)": (("train_accuracy", "val_accuracy"), 100),
+    "learning rate": (("learning_rate",), 1),
+    "images/s": (("images_per_second",), 1),
+}
+"""Panels of curves: their columns of metrics.jsonl, the last one not of training, and a scale."""
 
 
-def plot_curves(history: Sequence[Mapping[str, Any]]) -> "Figure":
-    """Plots loss, accuracy (%) and learning rate over the epochs of metrics.jsonl, one or more.
+def plot_curves(
+    history: Sequence[Mapping[str, Any]],
+    panels: Sequence[str] = ("loss", "accuracy (%)", "learning rate"),
+) -> "Figure":
+    """Plots metrics.jsonl, one epoch or more, over the epochs.
 
     A dotted line and a star mark the best validation accuracy, the first of equals. Values that are
     None, metrics.jsonl's word for not finite, are left out.
+
+    Args:
+      history: as in metrics.jsonl.
+      panels: side by side, of "loss", "accuracy (%)", "learning rate" and "images/s".
     """
-    from matplotlib.ticker import MaxNLocator
-
-    figure = _new_figure(10.5, 3.3)
+    figure = _new_figure(_PHONE * len(panels), 3.2)
     epochs = [epoch["epoch"] for epoch in history]
-    column = {
-        key: np.array([epoch[key] for epoch in history], dtype=float)
-        for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "learning_rate")
-    }
-    marker = "o" if len(history) <= 20 else ""
-    loss, accuracy, rate = figure.subplots(1, 3, width_ratios=(1, 1, 0.7))
-
-    for axes, name, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
-        train, validation = scale * column[f"train_{name}"], scale * column[f"val_{name}"]
-        style = {"marker": marker, "markersize": 3.5, "linewidth": 1.5}
-        axes.plot(epochs, train, "--", color=_VERMILION, label="training", **style)
-        axes.plot(epochs, validation, color=_BLUE, label="validation", **style)
-    rate.plot(epochs, column["learning_rate"], color=_INK, marker=marker, markersize=3.5)
-    if (column["learning_rate"] > 0).any():
-        rate.set_yscale("log")
-
-    if np.isfinite(column["val_accuracy"]).any():
-        best = int(np.nanargmax(column["val_accuracy"]))
-        for axes in (loss, accuracy, rate):
+    val_accuracy = _column(history, "val_accuracy")
+    best = int(np.nanargmax(val_accuracy)) if np.isfinite(val_accuracy).any() else None
+    style = {"marker": "o" if len(history) <= 20 else "", "markersize": 3.5, "linewidth": 1.5}
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        (*training, last), scale = PANELS[panel]
+        for key in training:
+            values = scale * _column(history, key)
+            axes.plot(epochs, values, "--", color=_VERMILION, label="training", **style)
+        colour, label = (_BLUE, "validation") if training else (_INK, None)
+        axes.plot(epochs, scale * _column(history, last), color=colour, label=label, **style)
+        if best is not None:
             axes.axvline(epochs[best], color=_GREY, linestyle=":", zorder=0, label="best epoch")
-        value = 100 * column["val_accuracy"][best]
-        accuracy.plot(epochs[best], value, "*", color=_BLUE, markersize=11)
-        accuracy.set_title(f"best {value:.1f} % at epoch {epochs[best]}", **_title())
+            if last == "val_accuracy":
+                value = scale * val_accuracy[best]
+                axes.plot(epochs[best], value, "*", color=_BLUE, markersize=11)
+                axes.set_title(f"best {value:.1f} % at epoch {epochs[best]}", **_title())
+        _over_epochs(axes, panel, history)
+        if training:
+            axes.legend(frameon=False, fontsize=9)
+    return figure
 
-    for axes, label in ((loss, "loss"), (accuracy, "accuracy (%)"), (rate, "learning rate")):
-        _plain(axes)
-        axes.set_xlabel("epoch", color=_INK)
-        axes.set_ylabel(label, color=_INK)
-        axes.grid(color=_FAINT, linewidth=0.6)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-        if len(history) == 1:
-            axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-    loss.legend(frameon=False, fontsize=9)
+
+def plot_validation(histories: Mapping[str, Sequence[Mapping[str, Any]]], panel: str) -> "Figure":
+    """Plots the last curve of a panel of `plot_curves` for several runs.
+
+    Args:
+      histories: by a letter, which stands on the run's curve, so that colour is not needed.
+      panel: see `plot_curves`.
+    """
+    figure = _new_figure(_PHONE, 3.2)
+    axes = figure.subplots()
+    (*_, key), scale = PANELS[panel]
+    colours = itertools.cycle((_BLUE, _VERMILION, _GREEN, _PURPLE))
+    for index, (letter, history) in enumerate(histories.items()):
+        apart = max(1, len(history) // 3)
+        axes.plot(
+            [epoch["epoch"] for epoch in history],
+            scale * _column(history, key),
+            color=next(colours),
+            # Another style each time that the colours begin again, and of neighbours.
+            linestyle=_LINES[(index + index // len(_LINES)) % len(_LINES)],
+            linewidth=1.3,
+            marker=f"${letter}$",
+            markersize=7.5,
+            markevery=(index * apart // len(histories), apart),
+        )
+    _over_epochs(axes, panel, max(histories.values(), key=len))
     return figure
 
 
@@ -93,8 +134,15 @@ def plot_confusion_matrix(
             fontsize=8.5,
             color="white" if share[row, column] > 0.55 else _INK,
         )
-    axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(classes)), classes)
+    axes.set_xticks(
+        range(len(classes)),
+        classes,
+        parse_math=False,
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     axes.set_xlabel("predicted class", color=_INK)
     axes.set_ylabel("true class (rows sum to 100 %)", color=_INK)
     accuracy = matrix.trace() / max(matrix.sum(), 1)
@@ -136,6 +184,7 @@ def plot_samples(
             color=colour,
             fontweight="normal" if right[index] else "bold",
             pad=4,
+            parse_math=False,
         )
         axes.spines[:].set(color=colour, linewidth=0.5 if right[index] else 3)
     figure.suptitle(
@@ -147,6 +196,148 @@ def plot_samples(
     return figure
 
 
+def plot_reliability(
+    count: Int[np.ndarray, " bins"],
+    confidence: Float[np.ndarray, " bins"],
+    accuracy: Float[np.ndarray, " bins"],
+) -> "Figure":
+    """Draws a reliability diagram over how many images each of its equal bins holds.
+
+    Args:
+      count: images.
+      confidence: their mean confidence, in [0, 1]; of an empty bin NaN.
+      accuracy: the part of them that is right. Its bars are Wilson's 95 % intervals.
+    """
+    from scipy.stats import binomtest
+
+    figure = _new_figure(_PHONE, 3.9)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    full = count > 0
+    right = np.round(accuracy[full] * count[full]).astype(int)
+    intervals = np.array(
+        [
+            binomtest(hits, n).proportion_ci(method="wilson")
+            for hits, n in zip(right.tolist(), count[full].tolist(), strict=True)
+        ]
+    )
+    upper.plot([0, 100], [0, 100], "--", color=_GREY, linewidth=1, label="perfectly calibrated")
+    upper.errorbar(
+        100 * confidence[full],
+        100 * accuracy[full],
+        yerr=100 * np.abs(intervals.T - accuracy[full]),
+        fmt="o-",
+        color=_BLUE,
+        markersize=4,
+        linewidth=1.5,
+        elinewidth=1,
+        capsize=2,
+        label="this model, 95 %",
+    )
+    upper.set(xlim=(0, 100), ylim=(0, 100))
+    upper.set_ylabel("accuracy (%)", color=_INK)
+    upper.legend(frameon=False, fontsize=9, loc="upper left")
+    edges = np.linspace(0, 100, len(count) + 1)
+    lower.bar(edges[:-1], count, np.diff(edges), align="edge", color=_BLUE, edgecolor=_FAINT)
+    lower.set_ylabel("images", color=_INK)
+    lower.set_xlabel("confidence: probability of the predicted class (%)", color=_INK)
+    for axes in (upper, lower):
+        _plain(axes)
+    upper.grid(color=_FAINT, linewidth=0.6)
+    return figure
+
+
+def plot_precision_recall(
+    precision: Float[np.ndarray, " k"],
+    recall: Float[np.ndarray, " k"],
+    *,
+    share: float,
+    chosen: tuple[float, float],
+) -> "Figure":
+    """Draws one class's curve, small, to stand among those of the other classes.
+
+    Args:
+      precision: in [0, 1], as `sklearn.metrics.precision_recall_curve` returns it.
+      recall: likewise.
+      share: of the class among the images: the precision of a guess. Dotted.
+      chosen: recall and precision of the most probable class, where the model stands. A dot.
+    """
+    figure = _new_figure(_PHONE / 2, 1.75)
+    axes = figure.subplots()
+    axes.axhline(100 * share, color=_GREY, linestyle=":", linewidth=1)
+    axes.plot(100 * recall, 100 * precision, color=_BLUE, linewidth=1.3, drawstyle="steps-post")
+    axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=_VERMILION, markersize=5)
+    axes.set(xlim=(0, 103), ylim=(0, 103), xticks=(0, 50, 100), yticks=(0, 50, 100))
+    axes.set_xlabel("recall (%)", color=_INK, fontsize=8.5)
+    axes.set_ylabel("precision (%)", color=_INK, fontsize=8.5)
+    axes.grid(color=_FAINT, linewidth=0.6)
+    _plain(axes)
+    return figure
+
+
+def plot_class_shares(
+    counts: Mapping[str, Int[np.ndarray, " classes"]], classes: Sequence[str]
+) -> "Figure":
+    """Draws how the images of one to three sets fall into the classes, in percent of each set.
+
+    Args:
+      counts: images of each class, by the name of the set; the bars keep this order.
+      classes: names.
+    """
+    figure = _new_figure(_PHONE, 0.17 * len(classes) * (len(counts) + 1) + 0.8)
+    axes = figure.subplots()
+    height = 0.84 / len(counts)
+    looks: tuple[dict[str, Any], ...] = (
+        {"facecolor": _BLUE, "edgecolor": _BLUE},
+        {"facecolor": "none", "edgecolor": _VERMILION, "hatch": "//////"},
+        {"facecolor": _FAINT, "edgecolor": _GREY},
+    )
+    for index, (name, of_class) in enumerate(counts.items()):
+        shares = 100 * of_class / of_class.sum()
+        positions = np.arange(len(classes)) + (index + 0.5) * height - 0.42
+        bars = axes.barh(positions, shares, 0.9 * height, linewidth=0.8, **looks[index])
+        bars.set_label(name)
+        axes.bar_label(bars, fmt="%.1f", fontsize=7.5, color=_INK, padding=2)
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
+    axes.set_xlabel("share of the images (%)", color=_INK)
+    axes.margins(x=0.12)
+    _plain(axes)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8.5, ncols=1)
+    return figure
+
+
+def to_svg(figure: "Figure", description: str) -> str:
+    """Returns the figure as an `<svg>` element, to stand in an HTML page.
+
+    It scales to the width that the page gives it, its text is text, its background the page's, and
+    its colours are the page's CSS variables `--ink`, `--grey`, `--faint`, `--blue`, `--vermilion`,
+    `--green` and `--purple`, so that it follows the page into the dark.
+
+    Args:
+      figure: drawn by this module.
+      description: for readers who cannot see it; tells it from the page's other figures.
+    """
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    file = io.StringIO()
+    # The salt makes the names that the figure refers to within itself its own, and lasting ones.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(file, metadata=nothing)
+    head, body = file.getvalue().split("<svg", 1)[1].split(">", 1)
+    (box,) = re.findall(r'viewBox="[^"]*"', head)
+    for name, colour in _CSS_VARIABLES.items():
+        body = body.replace(colour.lower(), f"var(--{name})")
+    # Names that count the parts of a figure, and so would come again in the next one.
+    body = re.sub(r' id="\w+_\d+"', "", body)
+    return f'<svg {box} role="img" aria-label="{html.escape(description)}">{body}'
+
+
 def to_png(figure: "Figure") -> bytes:
     """Returns the figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -154,15 +345,6 @@ def to_png(figure: "Figure") -> bytes:
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_png(png)
     return png.getvalue()
-
-
-def to_array(figure: "Figure") -> UInt8[np.ndarray, "h w 3"]:
-    """Returns the figure as RGB pixels, for TensorBoard."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[:, :, :3]
 
 
 def _new_figure(width: float, height: float) -> "Figure":
@@ -182,3 +364,24 @@ def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_GREY)
     axes.tick_params(colors=_INK, labelsize=9)
+
+
+def _over_epochs(axes: "Axes", panel: str, history: Sequence[Mapping[str, Any]]) -> None:
+    """Labels a panel of curves."""
+    from matplotlib.ticker import MaxNLocator
+
+    _plain(axes)
+    axes.set_xlabel("epoch", color=_INK)
+    axes.set_ylabel(panel, color=_INK)
+    axes.grid(color=_FAINT, linewidth=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    if panel == "learning rate" and (_column(history, "learning_rate") > 0).any():
+        axes.set_yscale("log")
+    if panel == "images/s":
+        axes.set_ylim(bottom=0)
+    if len(history) == 1:
+        axes.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
+
+
+def _column(history: Sequence[Mapping[str, Any]], key: str) -> Float[np.ndarray, " epochs"]:
+    return np.array([epoch[key] for epoch in history], dtype=float)

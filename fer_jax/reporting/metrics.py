@@ -1,12 +1,23 @@
 """Classification metrics from predicted probabilities."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 _ECE_BINS = 15
+
+RESAMPLES = 2000
+"""Times that `confidence_intervals` draws `n` of `n` images with replacement."""
+
+
+def score(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """Returns mean -log p(label) in nats and accuracy, as `classification_metrics` does."""
+    correct = probabilities.argmax(axis=1) == labels
+    return float(_losses(probabilities, labels).mean()), float(correct.mean())
 
 
 def classification_metrics(
@@ -37,38 +48,127 @@ def classification_metrics(
       ValueError: nothing to measure, shapes or labels that do not fit, or rows that are no
         probabilities.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     _check(probabilities, labels, classes)
-
-    predicted = probabilities.argmax(axis=1)
-    correct = predicted == labels
-    indices = np.arange(len(classes))
-    per_class = np.stack(
-        precision_recall_fscore_support(labels, predicted, labels=indices, zero_division=0), axis=1
+    images = _per_image(probabilities, labels)
+    matrix = _confusion_matrix(images.cell, len(classes))
+    right, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    columns = zip(
+        classes,
+        _divide(right, predicted),
+        _divide(right, support),
+        _f1(matrix),
+        support,
+        strict=True,
     )
-    f1, support = per_class[:, 2], per_class[:, 3]
-    p_label = probabilities[np.arange(len(labels)), labels]
     return {
         "n": len(labels),
-        "accuracy": float(correct.mean()),
-        "macro_f1": float(f1.mean()),
-        "weighted_f1": float(np.average(f1, weights=support)),
-        "nll": float(-np.log(np.maximum(p_label, np.finfo(np.float32).tiny)).mean()),
-        "ece": _expected_calibration_error(probabilities.max(axis=1), correct),
+        **_headline(images, len(classes)),
         "classes": list(classes),
         "per_class": {
             name: {
-                "precision": float(row[0]),
-                "recall": float(row[1]),
-                "f1": float(row[2]),
-                "support": int(row[3]),
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(count),
             }
-            for name, row in zip(classes, per_class, strict=True)
+            for name, precision, recall, f1, count in columns
         },
-        "confusion_matrix": confusion_matrix(labels, predicted, labels=indices).tolist(),
+        "confusion_matrix": matrix.tolist(),
     }
+
+
+def confidence_intervals(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+) -> dict[str, tuple[float, float]]:
+    """Returns the 95 % interval of each headline figure of `classification_metrics`.
+
+    These are percentile intervals of the bootstrap over images (Efron, "Bootstrap Methods: Another
+    Look at the Jackknife", 1979), `RESAMPLES` resamples, always the same ones for one `n`. They
+    tell what another set of test images would change, not what another training run would.
+    """
+    images, classes = _per_image(probabilities, labels), probabilities.shape[1]
+    random = np.random.default_rng(0)
+    resampled = []
+    for _ in range(RESAMPLES):
+        drawn = random.integers(len(labels), size=len(labels))
+        resampled.append(_headline(_PerImage(*(of[drawn] for of in images)), classes))
+    return {
+        key: tuple(np.quantile([headline[key] for headline in resampled], (0.025, 0.975)).tolist())
+        for key in resampled[0]
+    }
+
+
+def calibration_bins(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
+    """Returns count, mean confidence and accuracy of the bins of the expected calibration error.
+
+    The latter two lie in [0, 1], and are NaN for an empty bin.
+    """
+    images = _per_image(probabilities, labels)
+    count, confidence, gap = (
+        np.bincount(images.bin, weights=weights, minlength=_ECE_BINS)
+        for weights in (None, images.confidence, images.gap)
+    )
+    occupied = np.where(count > 0, count, np.nan)
+    return count, confidence / occupied, (confidence + gap) / occupied
+
+
+class _PerImage(NamedTuple):
+    """What each image adds to the headline figures."""
+
+    cell: Int[np.ndarray, " n"]  # of the confusion matrix, counted row by row
+    loss: Float[np.ndarray, " n"]  # nats
+    confidence: Float[np.ndarray, " n"]
+    gap: Float[np.ndarray, " n"]  # 1 if right, else 0, minus confidence
+    bin: Int[np.ndarray, " n"]  # of the confidence, from 0
+
+
+def _per_image(probabilities: np.ndarray, labels: np.ndarray) -> _PerImage:
+    predicted = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    bins = np.ceil(confidence * _ECE_BINS).astype(int) - 1
+    return _PerImage(
+        cell=labels * probabilities.shape[1] + predicted,
+        loss=_losses(probabilities, labels),
+        confidence=confidence,
+        gap=(predicted == labels) - confidence,
+        # Rounding may leave a confidence a little above 1: it belongs in the last bin.
+        bin=np.minimum(bins, _ECE_BINS - 1),
+    )
+
+
+def _headline(images: _PerImage, classes: int) -> dict[str, float]:
+    n = len(images.cell)
+    matrix = _confusion_matrix(images.cell, classes)
+    f1 = _f1(matrix)
+    # |sum of the gaps| over a bin is its size times its gap.
+    gaps = np.bincount(images.bin, weights=images.gap)
+    return {
+        "accuracy": float(matrix.trace() / n),
+        "macro_f1": float(f1.mean()),
+        "weighted_f1": float(f1 @ matrix.sum(axis=1) / n),
+        "nll": float(images.loss.mean()),
+        "ece": float(np.abs(gaps).sum() / n),
+    }
+
+
+def _losses(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " n"]:
+    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
+
+
+def _confusion_matrix(cell: np.ndarray, classes: int) -> Int[np.ndarray, "classes classes"]:
+    return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
+
+
+def _f1(matrix: np.ndarray) -> Float[np.ndarray, " classes"]:
+    return _divide(2 * matrix.diagonal(), matrix.sum(axis=0) + matrix.sum(axis=1))
+
+
+def _divide(part: np.ndarray, whole: np.ndarray) -> Float[np.ndarray, " classes"]:
+    return part / np.maximum(whole, 1)  # The parts of nothing are 0.
 
 
 def _check(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -87,13 +187,3 @@ def _check(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     if not fine.all():
         row = int(np.argmin(fine))
         raise ValueError(f"row {row} holds no probabilities that sum to 1: {probabilities[row]}")
-
-
-def _expected_calibration_error(
-    confidence: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"]
-) -> float:
-    # Rounding may leave a confidence a little above 1: it belongs in the last bin.
-    bins = np.minimum(np.ceil(confidence * _ECE_BINS).astype(int), _ECE_BINS)
-    # |sum of (correct - confidence)| over a bin is its size times its gap.
-    gaps = np.bincount(bins, weights=correct - confidence)
-    return float(np.abs(gaps).sum() / len(confidence))

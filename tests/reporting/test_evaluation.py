@@ -1,80 +1,97 @@
 """The files of an evaluation, read back, and its printed report."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.contract import UserError
 from fer_jax.reporting.evaluation import print_report, write_evaluation
-from fer_jax.reporting.metrics import classification_metrics
+from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
+from fer_jax.reporting.predictions import read_predictions
 
 CLASSES = ("angry", "happy", "neutral")
 
 
-def predictions(n: int) -> dict:
-    random = np.random.default_rng(0)
-    logits = random.normal(size=(n, 3)) * 3
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return {
-        "images": random.integers(0, 256, (n, 48, 48, 1), dtype=np.uint8),
-        "labels": random.integers(0, 3, n),
-        "probabilities": probabilities.astype(np.float32),
-        "filenames": [f"faces, all/{index}.jpg" for index in range(n)],
-        "classes": CLASSES,
-        "checkpoint_step": 1234,
-    }
+def test_leaves_the_contracts_files(run, predict):
+    given = predict(40)
+    report = write_evaluation(given)
 
-
-def test_leaves_the_contracts_files(tmp_path):
-    given = predictions(40)
-    report = write_evaluation(tmp_path / "eval" / "test", **given)
-
-    folder = tmp_path / "eval" / "test"
-    names = {"report.json", "predictions.csv", "confusion_matrix.png", "samples.png"}
+    folder = run / "eval" / "test"
+    pictures = {"confusion_matrix.png", "samples.png"}
+    names = {"report.json", "predictions.csv", "report.html", *pictures}
     assert {path.name for path in folder.iterdir()} == names
-    assert json.loads((folder / "report.json").read_text()) == report
+    written = json.loads((folder / "report.json").read_text())
+    assert written == json.loads(json.dumps(report))
     assert report == {
-        **classification_metrics(given["probabilities"], given["labels"], CLASSES),
+        **classification_metrics(given.probabilities, given.records.labels, CLASSES),
+        "intervals": confidence_intervals(given.probabilities, given.records.labels),
         "checkpoint_step": 1234,
     }
-    for name in ("confusion_matrix.png", "samples.png"):
+    for name in pictures:
         with Image.open(folder / name) as image:
             image.load()
             assert min(image.size) > 300
 
 
-def test_predictions_read_back_exactly(tmp_path):
-    given = predictions(8)
+def test_predictions_read_back_exactly(run, predict):
+    given = predict(8)
     # Neighbours among float32, which a few digits would make equal.
-    given["probabilities"][0] = [0.4, np.nextafter(np.float32(0.4), np.float32(1)), 0.2]
-    write_evaluation(tmp_path, **given)
-    with open(tmp_path / "predictions.csv", newline="") as file:
+    given.probabilities[0] = [0.4, np.nextafter(np.float32(0.4), np.float32(1)), 0.2]
+    write_evaluation(given)
+    with open(run / "eval/test/predictions.csv", newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["filename", "label", "predicted", *CLASSES]
-    assert [row[0] for row in rows] == given["filenames"]
-    assert [row[1] for row in rows] == [CLASSES[label] for label in given["labels"]]
+    assert [row[0] for row in rows] == given.records.filenames
+    assert [row[1] for row in rows] == [CLASSES[label] for label in given.records.labels]
     probabilities = np.array([[float(value) for value in row[3:]] for row in rows])
     assert [row[2] for row in rows] == [CLASSES[guess] for guess in probabilities.argmax(axis=1)]
-    np.testing.assert_array_equal(probabilities.astype(np.float32), given["probabilities"])
+    np.testing.assert_array_equal(probabilities.astype(np.float32), given.probabilities)
+
+    saved = read_predictions(run, "test")
+    assert saved.filenames == given.records.filenames
+    assert saved.classes == list(CLASSES)
+    np.testing.assert_array_equal(saved.labels, given.records.labels)
+    np.testing.assert_array_equal(saved.probabilities.astype(np.float32), given.probabilities)
 
 
-def test_a_single_image_is_enough(tmp_path):
-    assert write_evaluation(tmp_path, **predictions(1))["n"] == 1
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no predictions for test"),
+        ("", "cannot read"),
+        ("filename,label,predicted,a\nx.png,b,a,1\n", "cannot read"),
+        ("filename,label,predicted,a\nx.png,a,a,one\n", "cannot read"),
+        ("filename,label,predicted,a\n\n", "cannot read"),
+    ],
+)
+def test_predictions_that_cannot_be_read(content, message, run):
+    if content is not None:
+        path = run / "eval/test/predictions.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_predictions(run, "test")
+    assert f"python -m fer_jax.evaluate --workdir={run} --split=test" in str(caught.value)
 
 
-def test_what_does_not_fit_leaves_nothing(tmp_path):
-    given = predictions(5)
-    with pytest.raises(ValueError, match="5 images and 4 file names for 5 labels"):
-        write_evaluation(tmp_path, **given | {"filenames": given["filenames"][:4]})
-    assert not list(tmp_path.iterdir())
+def test_a_single_image_is_enough(predict):
+    assert write_evaluation(predict(1))["n"] == 1
 
 
-def test_printed_report_is_plain_and_fits_80_columns(capsys):
-    given = predictions(50)
+def test_what_does_not_fit_is_refused(predict):
+    given = predict(5)
+    with pytest.raises(ValueError, match="4 rows of probabilities and 5 file names for 5 labels"):
+        dataclasses.replace(given, probabilities=given.probabilities[:4])
+
+
+def test_printed_report_is_plain_and_fits_80_columns(predict, capsys):
+    given = predict(50)
     classes = ("a name " * 12, "happy", "neutral")
-    report = classification_metrics(given["probabilities"], given["labels"], classes)
+    report = classification_metrics(given.probabilities, given.records.labels, classes)
     print_report(report | {"checkpoint_step": 1234}, "private_test, best checkpoint")
     printed = capsys.readouterr().out
     assert "\x1b" not in printed

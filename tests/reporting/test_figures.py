@@ -1,19 +1,16 @@
 """Figures judged by what they show: curves, cells, marks, and nothing cut off or overlapping."""
 
-import io
 import itertools
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from fer_jax.reporting.figures import (
     plot_confusion_matrix,
     plot_curves,
     plot_samples,
-    to_array,
     to_png,
 )
 
@@ -140,11 +137,3 @@ def test_nothing_is_cut_off_and_no_titles_overlap(make):
     titles = [axes.title for axes in figure.axes] + ([figure._suptitle] if figure._suptitle else [])
     boxes = [title.get_window_extent() for title in titles if title.get_text()]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-
-
-def test_png_and_array_are_the_same_picture():
-    pixels = to_array(plot_confusion_matrix(matrix(3), THREE))
-    assert pixels.dtype == np.uint8
-    with Image.open(io.BytesIO(to_png(plot_confusion_matrix(matrix(3), THREE)))) as image:
-        assert image.format == "PNG"
-        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), pixels)
