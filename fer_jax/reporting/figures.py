@@ -78,7 +78,7 @@ def plot_curves(
                 axes.set_title(f"best {value:.1f} % at epoch {epochs[best]}", **_title())
         _over_epochs(axes, panel, history)
         if training:
-            axes.legend(frameon=False, fontsize=9)
+            axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
     return figure
 
 
@@ -102,7 +102,7 @@ def plot_validation(histories: Mapping[str, Sequence[Mapping[str, Any]]], panel:
             # Another style each time that the colours begin again, and of neighbours.
             linestyle=_LINES[(index + index // len(_LINES)) % len(_LINES)],
             linewidth=1.3,
-            marker=f"${letter}$",
+            marker=rf"$\mathrm{{{letter}}}$",
             markersize=7.5,
             markevery=(index * apart // len(histories), apart),
         )
@@ -210,7 +210,7 @@ def plot_reliability(
     """
     from scipy.stats import binomtest
 
-    figure = _new_figure(_PHONE, 3.9)
+    figure = _new_figure(_PHONE, 3.7)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     full = count > 0
     right = np.round(accuracy[full] * count[full]).astype(int)
@@ -225,21 +225,20 @@ def plot_reliability(
         100 * confidence[full],
         100 * accuracy[full],
         yerr=100 * np.abs(intervals.T - accuracy[full]),
-        fmt="o-",
+        fmt="o",
         color=_BLUE,
-        markersize=4,
-        linewidth=1.5,
-        elinewidth=1,
+        markersize=5,
+        elinewidth=1.2,
         capsize=2,
         label="this model, 95 %",
     )
     upper.set(xlim=(0, 100), ylim=(0, 100))
     upper.set_ylabel("accuracy (%)", color=_INK)
-    upper.legend(frameon=False, fontsize=9, loc="upper left")
+    upper.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="lower right")
     edges = np.linspace(0, 100, len(count) + 1)
     lower.bar(edges[:-1], count, np.diff(edges), align="edge", color=_BLUE, edgecolor=_FAINT)
     lower.set_ylabel("images", color=_INK)
-    lower.set_xlabel("confidence: probability of the predicted class (%)", color=_INK)
+    lower.set_xlabel("confidence (%)", color=_INK)
     for axes in (upper, lower):
         _plain(axes)
     upper.grid(color=_FAINT, linewidth=0.6)
@@ -303,7 +302,7 @@ def plot_class_shares(
     axes.margins(x=0.12)
     _plain(axes)
     axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside lower left", frameon=False, fontsize=8.5, ncols=1)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8.5, labelcolor=_INK)
     return figure
 
 
@@ -334,7 +333,7 @@ def to_svg(figure: "Figure", description: str) -> str:
     for name, colour in _CSS_VARIABLES.items():
         body = body.replace(colour.lower(), f"var(--{name})")
     # Names that count the parts of a figure, and so would come again in the next one.
-    body = re.sub(r' id="\w+_\d+"', "", body)
+    body = re.sub(r' id="[\w.]+_\d+"', "", body)
     return f'<svg {box} role="img" aria-label="{html.escape(description)}">{body}'
 
 
@@ -363,7 +362,7 @@ def _title() -> dict[str, Any]:
 def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(colors=_INK, labelsize=9)
+    axes.tick_params(which="both", colors=_INK, labelsize=9)
 
 
 def _over_epochs(axes: "Axes", panel: str, history: Sequence[Mapping[str, Any]]) -> None:

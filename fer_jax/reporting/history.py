@@ -3,10 +3,11 @@
 import json
 import math
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_prep.contract import write_atomically
+from data_prep.contract import UserError, write_atomically
 
 HISTORY_KEYS = (
     "epoch",
@@ -32,6 +33,27 @@ def write_history(path: str | os.PathLike, history: Sequence[Mapping[str, Any]])
       ValueError: an epoch lacks one of `HISTORY_KEYS` or has another.
     """
     write_atomically(path, "".join(_line(epoch) + "\n" for epoch in history))
+
+
+def read_history(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Reads what `write_history` wrote, one epoch or more.
+
+    Raises:
+      UserError: there is none, or it is not whole.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            history = [json.loads(line) for line in file]
+        if not history or any(set(epoch) != set(HISTORY_KEYS) for epoch in history):
+            raise ValueError(f"not one object per epoch with the keys {', '.join(HISTORY_KEYS)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read the history of a run in {path}: {error}") from error
+    return history
+
+
+def median_speed(history: Sequence[Mapping[str, Any]]) -> float:
+    """Returns images/s of the median epoch, of one epoch or more."""
+    return statistics.median(epoch["images_per_second"] for epoch in history)
 
 
 def _line(epoch: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """report.html: a run, or an evaluation of it, on one page."""
 
 import json
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ from jaxtyping import Int
 from fer_jax.data import augment
 from fer_jax.data.records import Records
 from fer_jax.reporting import figures
+from fer_jax.reporting.history import median_speed
 from fer_jax.reporting.metrics import RESAMPLES, calibration_bins
 from fer_jax.reporting.pages import data_uri, inline, write_page
 from fer_jax.reporting.predictions import Predictions
@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
 _MISTAKES = 16
 _AUGMENTED, _VERSIONS = 4, 6
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
 HEADLINES = {
-    "accuracy": ("accuracy", "{:.1%}"),
-    "macro_f1": ("macro F1", "{:.1%}"),
-    "weighted_f1": ("weighted F1", "{:.1%}"),
-    "nll": ("NLL (nats)", "{:.3f}"),
-    "ece": ("ECE", "{:.1%}"),
+    "accuracy": ("accuracy", _percent),
+    "macro_f1": ("macro F1", _percent),
+    "weighted_f1": ("weighted F1", _percent),
+    "nll": ("NLL (nats)", "{:.3f}".format),
+    "ece": ("ECE", _percent),
 }
-"""Name and format of the headline figures of report.json."""
+"""Headline figures of report.json: what each is called, and what writes it as text."""
 
 
 def write_report(
@@ -75,14 +81,14 @@ def write_report(
         report=report,
         resamples=RESAMPLES,
         headlines=[
-            (name, text.format(report[key]), [text.format(end) for end in report["intervals"][key]])
-            for key, (name, text) in HEADLINES.items()
+            (name, as_text(report[key]), [as_text(end) for end in report["intervals"][key]])
+            for key, (name, as_text) in HEADLINES.items()
         ],
         curves=[
             inline(figures.plot_curves(history, [panel]), f"{panel} over the epochs")
             for panel in (figures.PANELS if history else ())
         ],
-        throughput=_throughput(history, config),
+        throughput=describe_speed(history, config) if history else {},
         precision_recall=list(_precision_recall(predictions, report)),
         reliability=inline(
             figures.plot_reliability(*calibration_bins(predictions.probabilities, labels)),
@@ -102,15 +108,16 @@ def write_report(
     )
 
 
-def _throughput(history: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dict[str, str]:
-    if not history:
-        return {}
+def describe_speed(
+    history: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> dict[str, str]:
+    """Returns how long a run of one epoch or more took and how fast it was, by name."""
     speeds = [epoch["images_per_second"] for epoch in history]
     return {
         "epochs": f"{len(history)} of {config['epochs']}",
         "training time": str(timedelta(seconds=round(history[-1]["seconds"]))),
-        "images/s": f"{statistics.median(speeds):,.0f} (median of the epochs; "
-        f"{min(speeds):,.0f} to {max(speeds):,.0f})",
+        "images/s (median)": f"{median_speed(history):,.0f}",
+        "images/s (range)": f"{min(speeds):,.0f} to {max(speeds):,.0f}",
     }
 
 

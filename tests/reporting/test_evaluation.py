@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import make_run, predict
 
 from data_prep.contract import UserError
 from fer_jax.reporting.evaluation import print_report, write_evaluation
@@ -16,8 +17,9 @@ from fer_jax.reporting.predictions import read_predictions
 CLASSES = ("angry", "happy", "neutral")
 
 
-def test_leaves_the_contracts_files(run, predict):
-    given = predict(40)
+def test_leaves_the_contracts_files(tmp_path):
+    run = make_run(tmp_path / "run")
+    given = predict(run, 40, classes=CLASSES)
     report = write_evaluation(given)
 
     folder = run / "eval" / "test"
@@ -37,8 +39,9 @@ def test_leaves_the_contracts_files(run, predict):
             assert min(image.size) > 300
 
 
-def test_predictions_read_back_exactly(run, predict):
-    given = predict(8)
+def test_predictions_read_back_exactly(tmp_path):
+    run = make_run(tmp_path / "run")
+    given = predict(run, 8, classes=CLASSES, name="faces, all/{}.jpg")
     # Neighbours among float32, which a few digits would make equal.
     given.probabilities[0] = [0.4, np.nextafter(np.float32(0.4), np.float32(1)), 0.2]
     write_evaluation(given)
@@ -68,28 +71,28 @@ def test_predictions_read_back_exactly(run, predict):
         ("filename,label,predicted,a\n\n", "cannot read"),
     ],
 )
-def test_predictions_that_cannot_be_read(content, message, run):
+def test_predictions_that_cannot_be_read(content, message, tmp_path):
     if content is not None:
-        path = run / "eval/test/predictions.csv"
+        path = tmp_path / "eval/test/predictions.csv"
         path.parent.mkdir(parents=True)
         path.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_predictions(run, "test")
-    assert f"python -m fer_jax.evaluate --workdir={run} --split=test" in str(caught.value)
+        read_predictions(tmp_path, "test")
+    assert f"python -m fer_jax.evaluate --workdir={tmp_path} --split=test" in str(caught.value)
 
 
-def test_a_single_image_is_enough(predict):
-    assert write_evaluation(predict(1))["n"] == 1
+def test_a_single_image_is_enough(tmp_path):
+    assert write_evaluation(predict(make_run(tmp_path / "run"), 1))["n"] == 1
 
 
-def test_what_does_not_fit_is_refused(predict):
-    given = predict(5)
+def test_what_does_not_fit_is_refused(tmp_path):
+    given = predict(tmp_path, 5)
     with pytest.raises(ValueError, match="4 rows of probabilities and 5 file names for 5 labels"):
         dataclasses.replace(given, probabilities=given.probabilities[:4])
 
 
-def test_printed_report_is_plain_and_fits_80_columns(predict, capsys):
-    given = predict(50)
+def test_printed_report_is_plain_and_fits_80_columns(tmp_path, capsys):
+    given = predict(tmp_path, 50, classes=CLASSES)
     classes = ("a name " * 12, "happy", "neutral")
     report = classification_metrics(given.probabilities, given.records.labels, classes)
     print_report(report | {"checkpoint_step": 1234}, "private_test, best checkpoint")

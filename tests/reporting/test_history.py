@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from fer_jax.reporting.history import HISTORY_KEYS, write_history
+from data_prep.contract import UserError
+from fer_jax.reporting.history import HISTORY_KEYS, read_history, write_history
 
 
 def epoch(number: int, **changes) -> dict:
@@ -32,7 +33,7 @@ def test_a_history_read_back_is_written_again_unchanged(tmp_path):
     path = tmp_path / "metrics.jsonl"
     write_history(path, [epoch(1, train_loss=math.nan), epoch(2, train_loss=1 / 3)])
     before = path.read_text()
-    write_history(path, [json.loads(line) for line in before.splitlines()])
+    write_history(path, read_history(path))
     assert path.read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -48,3 +49,12 @@ def test_a_wrong_key_is_named_and_the_old_file_kept(tmp_path, wrong):
     with pytest.raises(ValueError, match=r"val_acc|seconds"):
         write_history(path, [epoch(1), bad])
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[1]\n", '{"epoch": 1}\n', "7\n"])
+def test_a_history_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "metrics.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"cannot read the history of a run in .*metrics\.jsonl"):
+        read_history(path)

@@ -4,9 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sklearn_metrics
 
-from fer_jax.reporting.metrics import classification_metrics
+from fer_jax.reporting.metrics import (
+    RESAMPLES,
+    calibration_bins,
+    classification_metrics,
+    confidence_intervals,
+    score,
+)
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 
@@ -127,6 +134,57 @@ def test_is_plain_json_with_the_promised_keys():
         "per_class",
         "confusion_matrix",
     ]
+
+
+def test_score_is_that_of_the_report():
+    probabilities, labels = random_predictions(400)
+    report = classification_metrics(probabilities, labels, CLASSES)
+    assert score(probabilities, labels) == (report["nll"], report["accuracy"])
+
+
+def test_interval_of_the_accuracy_is_the_binomial_one():
+    probabilities, labels = random_predictions(2000)
+    correct = int((probabilities.argmax(axis=1) == labels).sum())
+    expected = binomtest(correct, 2000).proportion_ci(method="wilson")
+    assert confidence_intervals(probabilities, labels)["accuracy"] == pytest.approx(
+        (expected.low, expected.high), abs=0.002
+    )
+
+
+def test_interval_of_the_nll_is_that_of_a_mean():
+    probabilities, labels = random_predictions(2000)
+    losses = -np.log(probabilities[np.arange(2000), labels].astype(float))
+    margin = 1.96 * losses.std() / np.sqrt(2000)
+    low, high = confidence_intervals(probabilities, labels)["nll"]
+    assert (low, high) == pytest.approx((losses.mean() - margin, losses.mean() + margin), rel=0.02)
+
+
+def test_intervals_are_those_of_the_metrics_drawn_again():
+    probabilities, labels = random_predictions(60)
+    random = np.random.default_rng(0)
+    draws = [random.integers(60, size=60) for _ in range(RESAMPLES)]
+    few = [classification_metrics(probabilities[d], labels[d], CLASSES) for d in draws[:300]]
+    intervals = confidence_intervals(probabilities, labels)
+    assert list(intervals) == ["accuracy", "macro_f1", "weighted_f1", "nll", "ece"]
+    for key, (low, high) in intervals.items():
+        inside = np.mean([low <= report[key] <= high for report in few])
+        assert inside == pytest.approx(0.95, abs=0.04)
+    assert intervals == confidence_intervals(probabilities, labels)
+
+
+def test_calibration_bins_add_up_to_the_ece():
+    probabilities, labels = random_predictions(700, seed=3)
+    count, confidence, accuracy = calibration_bins(probabilities, labels)
+    assert count.sum() == 700
+    assert np.isnan(confidence[count == 0]).all()
+    assert np.isnan(accuracy[count == 0]).all()
+    gaps = np.nan_to_num(np.abs(accuracy - confidence))
+    report = classification_metrics(probabilities, labels, CLASSES)
+    assert (count * gaps).sum() / 700 == pytest.approx(report["ece"])
+    assert np.nansum(count * accuracy) / 700 == pytest.approx(report["accuracy"])
+    full = np.flatnonzero(count)
+    assert (confidence[full] > full / 15).all()
+    assert (confidence[full] <= (full + 1) / 15).all()
 
 
 @pytest.mark.parametrize(

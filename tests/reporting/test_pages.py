@@ -1,0 +1,113 @@
+"""The pages in a browser: on a phone and a desktop, by day and in the dark."""
+
+import io
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import make_history, make_run, predict
+
+from fer_jax.reporting import comparison
+from fer_jax.reporting.evaluation import write_evaluation
+from fer_jax.reporting.pages import data_uri
+from fer_jax.reporting.report import write_report
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """By name: of a run, of an evaluation, and of three runs compared."""
+    folder = tmp_path_factory.mktemp("runs")
+    workdirs = []
+    for name, skill in (("first", 2.0), ("a_run_of_a_rather_long_name" * 3, 1.5), ("third", 1.0)):
+        workdirs.append(make_run(folder / name, learning_rate=skill / 1e3))
+        predictions = predict(workdirs[-1], 250, split="validation_20", skill=skill)
+        report = write_evaluation(predictions)
+    page = workdirs[-1] / "report.html"
+    records = predictions.records
+    write_report(page, predictions, report, history=make_history(12), training=records)
+    split, runs = comparison.read_runs(workdirs)
+    comparison.write_comparison(
+        folder / "compare.html", split, runs, comparison.compare_pairs(runs)
+    )
+    return {
+        "run": page,
+        "evaluation": workdirs[1] / "eval/validation_20/report.html",
+        "comparison": folder / "compare.html",
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["run", "evaluation", "comparison"])
+def test_fits_and_is_legible(browser, pages, name, width, scheme):
+    complaints, requests = [], []
+    with browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme
+    ) as context:
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(pages[name].as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth === 48)")
+        # Text that is drawn smaller than 8 px, or that the page does not set off from its ground.
+        small = page.evaluate(
+            """[...document.querySelectorAll('svg text')].filter(
+              text => text.getBoundingClientRect().height < 8).map(text => text.textContent)"""
+        )
+        shades = page.evaluate(
+            """[...document.querySelectorAll('svg text, td, th, p, figcaption, dd, h2')].map(
+              one => getComputedStyle(one)[one.closest('svg') ? 'fill' : 'color'])"""
+        )
+        ground = page.evaluate(
+            "getComputedStyle(document.querySelector('section')).backgroundColor"
+        )
+        picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+    assert not small
+    assert min(contrast(shade, ground) for shade in set(shades)) >= 4.5
+    assert picture.width == width
+    darkness = np.median(np.asarray(picture.convert("L")))
+    assert darkness < 60 if scheme == "dark" else darkness > 200
+    assert not complaints
+    assert all(url.startswith(("file:", "data:")) for url in requests)
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2 of two colours as `rgb(r, g, b)`."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array(colour[4:-1].split(","), float) / 255
+        linear = np.where(
+            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_an_image_comes_back_from_its_address():
+    from base64 import b64decode
+
+    image = np.random.default_rng(0).integers(0, 256, (48, 48, 1), dtype=np.uint8)
+    kind, encoded = data_uri(image).split(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(io.BytesIO(b64decode(encoded))) as read:
+        np.testing.assert_array_equal(np.asarray(read), image[:, :, 0])

@@ -1,0 +1,201 @@
+"""The page of a run or of an evaluation, read as a file and as scikit-learn would have it."""
+
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, precision_recall_curve
+from small_runs import SEVEN, make_history, make_run, predict
+
+from data_prep.contract import UserError
+from fer_jax.data.augment import Parameters, shift_and_flip
+from fer_jax.reporting import report as report_module
+from fer_jax.reporting.evaluation import write_evaluation
+from fer_jax.reporting.figures import plot_precision_recall
+from fer_jax.reporting.report import write_report
+
+HOSTILE = '<script>alert(1)</script> & "$x^{$'
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of a page; raises on tags that do not match."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.ids, self.text, self._open = [], [], "", []
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.ids += [value for key, value in attributes if key == "id"]
+        if tag not in ("meta", "img", "br", "link"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self._open.pop()
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] != "style":
+            self.text += data
+
+    def attributes(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def run_page(tmp_path_factory):
+    """The page of a run, its predictions and its report."""
+    predictions = predict(make_run(tmp_path_factory.mktemp("runs") / "first"), 300)
+    report = write_evaluation(predictions)
+    path = predictions.workdir / "report.html"
+    training = predictions.records
+    write_report(path, predictions, report, history=make_history(12), training=training)
+    return Page(path), predictions, report
+
+
+def test_is_one_file_that_loads_nothing(run_page):
+    page, predictions, _ = run_page
+    for _, attributes in page.tags:
+        for key in ("src", "href", "xlink:href"):
+            assert attributes.get(key, "#").startswith(("data:image/png;base64,", "#"))
+    text = (predictions.workdir / "report.html").read_text()
+    assert "http" not in re.sub("http-equiv", "", text)
+    assert "url(" not in re.sub(r"url\(#", "", text)
+    assert not page.attributes("script")
+    assert len(text) < 1_500_000
+
+
+def test_every_part_is_there(run_page):
+    page, predictions, report = run_page
+    headings = ("Training", "Classes", "Calibration", "Precision and recall", "Augmentation")
+    for part in (*headings, "most confident mistakes", "drawn at random", "Provenance", "Config"):
+        assert part in page.text
+    for fact in ("12ab" * 16, "ab12" * 16, "2 x cpu", "sample", "0.12.0", "0:12:00", "2,000"):
+        assert fact in page.text
+    for key in ("accuracy", "macro_f1", "weighted_f1", "ece"):
+        low, high = report["intervals"][key]
+        assert f"{100 * report[key]:.1f} %" in page.text
+        assert f"{100 * low:.1f} % to {100 * high:.1f} %" in page.text
+    labels = [svg["aria-label"] for svg in page.attributes("svg")]
+    assert len(labels) == 4 + 1 + 7 + 1  # curves, reliability, classes, shares
+    assert len(set(labels)) == len(labels)
+    images = page.attributes("img")
+    mistakes = (predictions.predicted != predictions.records.labels).sum()
+    assert len(images) == min(16, mistakes) + 35 + 4 * (1 + 6)
+    assert all(image["alt"] for image in images)
+
+
+def test_names_within_the_page_are_its_own(run_page):
+    page = run_page[0]
+    assert len(page.ids) == len(set(page.ids))
+    targets = {a["href"][1:] for a in page.attributes("a")}
+    assert targets <= set(page.ids)
+    used = re.findall(r"url\(#(\w+)\)", str(page.tags)) + [
+        use["xlink:href"][1:] for use in page.attributes("use")
+    ]
+    assert set(used) <= set(page.ids)
+
+
+def test_the_confusion_matrix_is_that_of_the_report(run_page):
+    page, _, report = run_page
+    shares = [float(td["style"].split(":")[1]) for td in page.attributes("td") if "style" in td]
+    matrix = np.array(report["confusion_matrix"])
+    expected = matrix / matrix.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares, expected.ravel(), atol=6e-4)
+
+
+def test_mistakes_are_the_most_confident_ones(run_page):
+    page, predictions, _ = run_page
+    shown = [f["title"] for f in page.attributes("figure") if f.get("class") == "wrong"][:16]
+    labels, confidences = predictions.records.labels, predictions.probabilities.max(axis=1)
+    wrong = np.flatnonzero(predictions.predicted != labels)
+    expected = wrong[np.argsort(-confidences[wrong])][:16]
+    assert shown == [predictions.records.filenames[index] for index in expected]
+
+
+def test_average_precision_is_that_of_scikit_learn(run_page):
+    page, predictions, _ = run_page
+    for index, name in enumerate(SEVEN):
+        truth, score = predictions.records.labels == index, predictions.probabilities[:, index]
+        expected = 100 * average_precision_score(truth, score)
+        assert re.search(rf"{name}\s+AP {expected:.1f} %", page.text)
+
+
+def test_the_curve_passes_through_the_dot(run_page):
+    """The most probable class is no threshold, so the dot need not lie on it, but never beyond."""
+    _, predictions, report = run_page
+    truth, score = predictions.records.labels == 3, predictions.probabilities[:, 3]
+    precision, recall, _ = precision_recall_curve(truth, score)
+    of_class = report["per_class"]["happy"]
+    chosen = (of_class["recall"], of_class["precision"])
+    (axes,) = plot_precision_recall(precision, recall, share=truth.mean(), chosen=chosen).axes
+    guess, curve, dot = axes.lines
+    np.testing.assert_array_equal(curve.get_xdata(), 100 * recall)
+    np.testing.assert_array_equal(curve.get_ydata(), 100 * precision)
+    assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (100 * chosen[0], 100 * chosen[1])
+    assert guess.get_ydata()[0] == pytest.approx(100 * truth.mean())
+
+
+def test_augmentation_is_the_runs_own(run_page, monkeypatch):
+    """Each version is one of the shifts that the config allows, mirrored or not."""
+    _, predictions, _ = run_page
+    monkeypatch.setattr(report_module, "data_uri", lambda image: image)
+    config = {"seed": 0, "shift": 0.05, "flip": True}
+    rows = report_module._augmented(predictions.records, config, SEVEN)
+    steps = np.arange(-2, 3)
+    down, right, mirrored = (grid.ravel() for grid in np.meshgrid(steps, steps, [False, True]))
+    for row in rows:
+        allowed = shift_and_flip(
+            np.stack([row["original"]] * len(down)), Parameters(down, right, mirrored)
+        )
+        for version in row["versions"]:
+            assert (version == allowed).all(axis=(1, 2, 3)).any()
+    still = report_module._augmented(
+        predictions.records, config | {"shift": 0, "flip": False}, SEVEN
+    )
+    assert all((version == row["original"]).all() for row in still for version in row["versions"])
+
+
+def test_hostile_names_are_text(tmp_path):
+    run = make_run(tmp_path / "<i>run", model={"name": HOSTILE})
+    predictions = predict(run, 40, classes=("a", HOSTILE, "c"), name=HOSTILE + "{}.png")
+    write_evaluation(predictions)
+    path = predictions.directory / "report.html"
+    page = Page(path)
+    assert not page.attributes("script")
+    assert not page.attributes("i")
+    assert page.text.count(HOSTILE) > 20
+    assert html.escape(HOSTILE, quote=False) in path.read_text()
+
+
+def test_an_evaluation_has_no_training(tmp_path):
+    predictions = predict(make_run(tmp_path / "run"), 30)
+    write_evaluation(predictions)
+    page = Page(predictions.directory / "report.html")
+    assert "Throughput" not in page.text
+    assert "Augmentation" not in page.text
+    assert "Calibration" in page.text
+
+
+def test_a_model_without_mistakes_and_classes_without_images(tmp_path):
+    predictions = predict(make_run(tmp_path / "run"), 5, skill=100)
+    report = write_evaluation(predictions)
+    page = Page(predictions.directory / "report.html")
+    assert report["accuracy"] == 1
+    assert "There are none." in page.text
+    absent = sum(not of_class["support"] for of_class in report["per_class"].values())
+    assert page.text.count("has no images") == absent > 0
+
+
+def test_a_run_without_config_is_told_in_one_line(tmp_path):
+    predictions = predict(tmp_path, 5)
+    with pytest.raises(UserError, match="is no workdir of a run"):
+        write_evaluation(predictions)
+    assert not (tmp_path / "eval/test/report.html").exists()
