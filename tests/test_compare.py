@@ -117,6 +117,11 @@ def repeat_an_image(workdir):
     path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
 
 
+def rename_a_class(workdir):
+    path = workdir / "eval/validation_20/predictions.csv"
+    path.write_text(path.read_text().replace("disgust", "contempt"))
+
+
 def remove(name):
     return lambda workdir: (workdir / name).unlink()
 
@@ -124,8 +129,9 @@ def remove(name):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (drop_an_image, "the same images: 1 of them"),
-        (relabel_an_image, "the same images: 1 of them"),
+        (drop_an_image, r"the same images \(1 are"),
+        (relabel_an_image, r"the same images \(1 are"),
+        (rename_a_class, "tell other classes apart"),
         (repeat_an_image, "file names come more than once"),
         (remove("config.json"), "is no workdir of a run"),
         (remove("metrics.jsonl"), "cannot read the history"),

@@ -53,6 +53,8 @@ def test_leaves_what_is_promised(config, tmp_path, capsys):
         "figures/curves.png",
         "figures/confusion_matrix.png",
         "figures/samples.png",
+        "report.html",
+        "eval/validation_20/report.html",
         "eval/validation_20/report.json",
         "eval/validation_20/predictions.csv",
     } <= left

@@ -135,10 +135,12 @@ def _match(one: SavedPredictions, other: SavedPredictions, which: str) -> list[i
         {name: run.classes[label] for name, label in zip(run.filenames, run.labels, strict=True)}
         for run in (one, other)
     ]
+    if set(one.classes) != set(other.classes):
+        raise UserError(f"{which} tell other classes apart: {one.classes} and {other.classes}")
     if differing := {name for name, _ in truths[0].items() ^ truths[1].items()}:
         raise UserError(
-            f"{which} were not evaluated on the same images: {len(differing):,} of them are in one "
-            "alone or have another label; evaluate both on one --data_dir"
+            f"{which} were not evaluated on the same images ({len(differing):,} are in one alone "
+            "or have another label); evaluate both on one --data_dir"
         )
     if len(truths[1]) < len(other.filenames):
         raise UserError(f"{which} cannot be matched: file names come more than once")

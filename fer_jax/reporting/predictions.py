@@ -106,6 +106,8 @@ def read_predictions(workdir: Path, split: str) -> SavedPredictions:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             (_, _, _, *classes), *rows = csv.reader(file)
+        if not rows:
+            raise ValueError("it holds no image")
         return SavedPredictions(
             filenames=[row[0] for row in rows],
             labels=np.array([classes.index(row[1]) for row in rows]),

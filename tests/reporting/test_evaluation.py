@@ -66,6 +66,7 @@ def test_predictions_read_back_exactly(tmp_path):
     [
         (None, "has no predictions for test"),
         ("", "cannot read"),
+        ("filename,label,predicted,a\n", "it holds no image"),
         ("filename,label,predicted,a\nx.png,b,a,1\n", "cannot read"),
         ("filename,label,predicted,a\nx.png,a,a,one\n", "cannot read"),
         ("filename,label,predicted,a\n\n", "cannot read"),
