@@ -47,3 +47,21 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "data_prep", "--source", source, "--data_dir", data_dir]
     subprocess.run(command, check=True, capture_output=True)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small network on drawn faces, trained until it tells some of them apart."""
+    # Imported here, for most tests do without.
+    from configs import base
+    from fer_jax.train import train
+
+    config = base.get_config()
+    config.data_dir = str(tiny_data_dir)
+    config.model.layers = (("conv", 8), "max_pool", ("conv", 16), "max_pool", "max_pool", "flatten")
+    config.batch_size, config.eval_batch_size = 16, 64
+    config.epochs = 12
+    config.learning_rate = 3e-3
+    workdir = tmp_path_factory.mktemp("trained")
+    train(config, workdir)
+    return workdir

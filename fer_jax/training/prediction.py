@@ -1,5 +1,6 @@
-"""From images to probabilities: one compiled function, and its run over a whole split."""
+"""From images to probabilities: one compiled function, and its run over any number of images."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,8 @@ from fer_jax.data.records import Records
 from fer_jax.training.mesh import replicated, split_over_devices, to_devices
 
 Graph = Any  # nnx.GraphDef[Classifier]: the structure of a network, without its arrays.
-Predict = Callable[
-    [nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Float[Array, "batch classes"]
-]
+Function = Callable[[nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Any]
+"""From parameters, statistics and images to arrays with a row for each image."""
 
 
 def split(model: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
@@ -46,19 +46,24 @@ def abstract_network(
     return graph, place(params), place(statistics)
 
 
-def make_predict(graph: Graph, mesh: Mesh) -> Predict:
-    """Returns the jitted function from parameters, statistics and images to probabilities.
-
-    Images come split over the devices; the probabilities are whole on each, and on each process.
-    """
+def make_predict(graph: Graph, mesh: Mesh) -> Function:
+    """Returns the compiled function to probabilities, Float[batch, classes]."""
 
     def predict(params, statistics, images):
         model = nnx.merge(graph, params, statistics)
         model.eval()
         return jax.nn.softmax(model(to_unit_range(images)))
 
+    return compile_for(mesh, predict)
+
+
+def compile_for(mesh: Mesh, function: Function) -> Function:
+    """Jits a function whose images come split over the devices.
+
+    Its results are whole on each device, and on each process.
+    """
     return jax.jit(
-        predict,
+        function,
         in_shardings=(replicated(mesh), replicated(mesh), split_over_devices(mesh)),
         out_shardings=replicated(mesh),
     )
@@ -70,21 +75,26 @@ def to_unit_range(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
 
 
 def predict_records(
-    predict: Predict,
+    function: Function,
     params: nnx.State,
     statistics: nnx.State,
     records: Records,
     *,
     batch_size: int,
     mesh: Mesh,
-) -> Float[np.ndarray, "n classes"]:
-    """Returns the probabilities of every record, in order, on every process."""
+) -> Any:
+    """Returns NumPy arrays of the function's results for every record, in order, on every process.
+
+    Fewer records than a batch are filled up to the next power of two for each device, so that few
+    images do not cost a whole batch, and few sizes are ever compiled.
+    """
+    each = math.ceil(len(records) / mesh.size)
     batches = evaluation_batches(
         records,
-        batch_size=batch_size,
+        batch_size=min(batch_size, mesh.size * 2 ** math.ceil(math.log2(each))),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
     # All batches are under way before the first result is waited for.
-    results = [predict(params, statistics, to_devices(batch, mesh)["image"]) for batch in batches]
-    return np.concatenate([np.asarray(result) for result in results])[: len(records)]
+    results = [function(params, statistics, to_devices(batch, mesh)["image"]) for batch in batches]
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(records)], *results)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 from flax import nnx
 from jax.sharding import Mesh
@@ -16,7 +17,8 @@ from fer_jax.models import create_model
 from fer_jax.training.checkpoints import Checkpoints
 from fer_jax.training.mesh import create_mesh
 from fer_jax.training.prediction import (
-    Predict,
+    Function,
+    Graph,
     abstract_network,
     make_predict,
     predict_records,
@@ -32,26 +34,36 @@ class TrainedModel:
       config: of the run.
       classes: names, in the order of the probabilities.
       step: of the checkpoint.
+      graph: the network's structure.
+      mesh: of the devices that hold its parameters.
     """
 
     config: ConfigDict
     classes: tuple[str, ...]
     step: int
-    _predict: Predict
+    graph: Graph
+    mesh: Mesh
     _params: nnx.State
     _statistics: nnx.State
-    _mesh: Mesh
 
     def probabilities(self, records: Records) -> Float[ndarray, "n classes"]:
         """Returns the probability of each class for each record."""
+        return self.apply(self._predict, records)
+
+    def apply(self, function: Function, records: Records) -> Any:
+        """Returns what a function compiled for `graph` and `mesh` makes of each record."""
         return predict_records(
-            self._predict,
+            function,
             self._params,
             self._statistics,
             records,
             batch_size=self.config.eval_batch_size,
-            mesh=self._mesh,
+            mesh=self.mesh,
         )
+
+    @functools.cached_property
+    def _predict(self) -> Function:
+        return make_predict(self.graph, self.mesh)
 
 
 def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
@@ -79,8 +91,8 @@ def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
         config=config,
         classes=classes,
         step=step,
-        _predict=make_predict(graph, mesh),
+        graph=graph,
+        mesh=mesh,
         _params=params,
         _statistics=statistics,
-        _mesh=mesh,
     )

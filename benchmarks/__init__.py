@@ -1,0 +1,1 @@
+"""Measurements that are too slow to be tests. Each prints its figures, and says on what."""

@@ -1,0 +1,128 @@
+"""Draws what was predicted on a copy of the picture: boxes, labels and heat maps."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+
+from fer_jax.faces import Box
+
+_LINE, _DARK, _LIGHT = "#E69F00", "#000000", "#FFFFFF"  # The first is Okabe and Ito's orange.
+_LONGEST_SIDE = 288  # pixels; smaller pictures are enlarged to it, so that a label can be read.
+_SMALLEST_TYPE = 14  # pixels
+_OPACITY = 0.65  # Of a heat map where it is 1; where it is 0 it does not show.
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """What to draw of one face.
+
+    Attributes:
+      box: around the face; None where it is the whole picture, which gets no outline.
+      text: its label.
+      heat: in [0, 1], over the whole box.
+    """
+
+    box: Box | None
+    text: str
+    heat: Float[np.ndarray, "rows columns"] | None = None
+
+
+def annotate(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+    """Returns an RGB copy with every mark; a small picture is enlarged.
+
+    A label stands beside its face and, where there is room, over no other face or label; where it
+    would leave the picture, the copy has a margin.
+    """
+    zoom = max(1, math.ceil(_LONGEST_SIDE / max(picture.size)))
+    whole = Box(0, 0, zoom * picture.width, zoom * picture.height)
+    copy = picture.convert("RGB").resize((whole.width, whole.height), Image.Resampling.BICUBIC)
+    boxes = [Box(*(zoom * n for n in mark.box)) if mark.box else whole for mark in marks]
+    for box, mark in zip(boxes, marks, strict=True):
+        if mark.heat is not None:
+            _blend(copy, box, mark.heat)
+    for box, mark in zip(boxes, marks, strict=True):
+        if mark.box:
+            _outline(copy, box)
+
+    fonts = [_font(box, whole) for box in boxes]
+    labels: list[Box] = []
+    for box, mark, font in zip(boxes, marks, fonts, strict=True):
+        labels.append(_place(box, _extent(mark.text, font), [*boxes, *labels], whole))
+    left, top, right, bottom = _bounds([whole, *labels])
+    copy = copy.crop((left, top, right, bottom))  # Beyond the picture, this is black.
+    for label, mark, font in zip(labels, marks, fonts, strict=True):
+        _write(copy, label._replace(left=label.left - left, top=label.top - top), mark.text, font)
+    return copy
+
+
+def _blend(copy: Image.Image, box: Box, heat: Float[np.ndarray, "rows columns"]) -> None:
+    """Lays a heat map over a box, the more opaque the hotter, so that the face stays visible."""
+    smooth = cv2.resize(heat, (box.width, box.height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    levels = np.round(255 * smooth).astype(np.uint8)
+    # Viridis reads the same to the colour-blind, and in grey.
+    colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    opacity = Image.fromarray(np.round(_OPACITY * levels).astype(np.uint8))
+    copy.paste(Image.fromarray(colours), (box.left, box.top), opacity)
+
+
+def _outline(copy: Image.Image, box: Box) -> None:
+    """Draws a box whose line shows on any ground, for it lies between two dark ones."""
+    line = max(2, box.width // 60)
+    left, top, right, bottom = _bounds([box])
+    draw = ImageDraw.Draw(copy)
+    for grow, colour, width in ((line, _DARK, 3 * line), (0, _LINE, line)):
+        corners = (left - grow, top - grow, right - 1 + grow, bottom - 1 + grow)
+        draw.rectangle(corners, outline=colour, width=width)
+
+
+def _font(box: Box, whole: Box) -> ImageFont.FreeTypeFont:
+    longest = max(whole)
+    size = max(_SMALLEST_TYPE, longest // 80, min(longest // 20, box.width // 9))
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # As it is whenever a size is given.
+    return font
+
+
+def _extent(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    return round(font.getlength(text) + 0.8 * font.size), round(1.4 * font.size)
+
+
+def _place(face: Box, extent: tuple[int, int], taken: Sequence[Box], whole: Box) -> Box:
+    """Returns where a label goes: above its face, or else below it, right or left of it."""
+    width, height = extent
+    left = max(0, min(face.left, whole.width - width))
+    places = [
+        Box(left, face.top - height, width, height),
+        Box(left, face.top + face.height, width, height),
+        Box(face.left + face.width, face.top, width, height),
+        Box(face.left - width, face.top, width, height),
+    ]
+    free = (place for place in places if not any(_overlap(place, other) for other in taken))
+    return next(free, places[0])
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return (
+        abs(2 * (one.left - other.left) + one.width - other.width) < one.width + other.width
+        and abs(2 * (one.top - other.top) + one.height - other.height) < one.height + other.height
+    )
+
+
+def _bounds(boxes: Iterable[Box]) -> tuple[int, int, int, int]:
+    """Returns left, top, right and bottom of the smallest rectangle around all boxes."""
+    lefts, tops, widths, heights = np.array(list(boxes)).T
+    right, bottom = (lefts + widths).max(), (tops + heights).max()
+    return int(lefts.min()), int(tops.min()), int(right), int(bottom)
+
+
+def _write(copy: Image.Image, label: Box, text: str, font: ImageFont.FreeTypeFont) -> None:
+    left, top, right, bottom = _bounds([label])
+    draw = ImageDraw.Draw(copy)
+    draw.rectangle((left, top, right - 1, bottom - 1), fill=_DARK)
+    middle = (left + right) / 2, (top + bottom) / 2
+    draw.text(middle, text, fill=_LIGHT, font=font, anchor="mm")

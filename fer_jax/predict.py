@@ -1,0 +1,128 @@
+"""Predicts the expression in pictures, videos or a camera's view with a trained model.
+
+Each picture is taken for one face, unless --detect_faces finds the faces in it.
+
+Example:
+  python -m fer_jax.predict --workdir=runs/small_cnn holiday/ --detect_faces --output=labelled
+
+After the flags, or between them: files, folders (searched to the bottom), patterns such as
+'shots/**/*.png', videos, or camera:0, which Ctrl-C ends. It needs a workdir of fer_jax.main; it
+prints a line for each face, and leaves nothing on disk but the copies in --output.
+
+Exit status: 0 when every picture was read, faces in it or not; 1 when one was not, whose line says
+why; 2 for a mistake in the command.
+"""
+
+import io
+import itertools
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from data_prep.contract import UserError
+from fer_jax import cli
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
+_DETECT_FACES = flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
+_EXPLAIN = flags.DEFINE_bool(
+    "explain", False, "Show by Grad-CAM where a face bears out its label; needs --output."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for copies with boxes, labels, heat maps.")
+_FORMAT = flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Of what is printed.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints a line for each face, and writes the copies."""
+    names = arguments[1:]
+    if not names:
+        raise UserError("name a picture, a folder, a pattern, a video or camera:0 to predict")
+    if _EXPLAIN.value and not _OUTPUT.value:
+        raise UserError("--explain draws heat maps; say where to with --output=FOLDER")
+    output = Path(_OUTPUT.value) if _OUTPUT.value else None
+
+    # Imported here, so that a wrong flag is told at once.
+    from fer_jax.sources import find_frames, is_camera
+
+    live = any(map(is_camera, names))
+    if live and len(names) > 1:
+        raise UserError("a camera's pictures do not end; give it alone")
+    frames = find_frames(names, output)
+    cli.set_up_jax()
+
+    from fer_jax.annotate import Mark, annotate
+    from fer_jax.lines import FORMATS, to_lines
+    from fer_jax.predictor import Predictor
+    from fer_jax.stream import predict_frames
+
+    predictor = Predictor.from_workdir(_WORKDIR.value, _CHECKPOINT.value)
+    results = predict_frames(
+        predictor,
+        frames,
+        detect_faces=_DETECT_FACES.value,
+        explain=_EXPLAIN.value,
+        keep_pictures=output is not None,
+        at_once=live,
+    )
+    copies = _Copies(output) if output else None
+    warnings.filterwarnings("ignore", module="PIL")  # It warns of what it reads all the same.
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    # A file's name need not be text: its bytes are printed as they are.
+    sys.stdout.reconfigure(errors="surrogateescape", line_buffering=True)
+    print_line = FORMATS[_FORMAT.value](predictor.classes)
+    pictures = unreadable = 0
+    for result in results:
+        for line in to_lines(result, predictor.classes):
+            print_line(line)
+        if copies and result.picture:
+            marks = [
+                Mark(face.box, f"{face.label} {100 * face.probabilities.max():.0f} %", face.heat)
+                for face in result.faces
+            ]
+            copies.write(result.frame.copy, annotate(result.picture, marks))
+        pictures += 1
+        unreadable += bool(result.error)
+    if unreadable:
+        print(f"error: {unreadable:,} of {pictures:,} pictures could not be read", file=sys.stderr)
+        sys.exit(1)
+
+
+class _Copies:
+    """Writes annotated copies below a folder, two of one name beside each other."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._written: set[Path] = set()
+
+    def write(self, stem: Path, picture: "Image") -> None:
+        """Writes a picture as `stem`.jpg; `UserError` where it cannot."""
+        path = self._free(self._folder / stem)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, quality=95, subsampling=0)
+        except OSError as error:
+            raise UserError(f"--output: cannot write {path}: {error.strerror or error}") from error
+
+    def _free(self, stem: Path) -> Path:
+        names = itertools.chain([stem], (Path(f"{stem}-{n}") for n in itertools.count(2)))
+        path = next(name for name in names if name not in self._written)
+        self._written.add(path)
+        return Path(f"{path}.jpg")
+
+
+if __name__ == "__main__":
+    try:
+        cli.run(main)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # Whoever read the lines, such as `head`, wants no more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,152 @@
+"""Predicts the expression of faces with a trained model: what Python users import.
+
+Example:
+  from fer_jax import Predictor
+
+  predictor = Predictor.from_workdir("runs/small_cnn")
+  prediction = predictor(["anna.jpg", "ben.png"])
+  prediction.labels, prediction.probabilities
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from fer_jax.data.records import Records
+from fer_jax.pictures import open_picture, to_eight_bits, to_input
+from fer_jax.training.grad_cam import make_grad_cam
+from fer_jax.training.trained import TrainedModel, load_trained
+
+Picture = Image.Image | str | os.PathLike | UInt8[np.ndarray, "..."]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Of n faces.
+
+    Attributes:
+      probabilities: each row sums to 1; its columns are the classes.
+      classes: names.
+    """
+
+    probabilities: Float[np.ndarray, "n classes"]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    @property
+    def labels(self) -> list[str]:
+        """The most probable class of each face."""
+        return [self.classes[index] for index in self.probabilities.argmax(axis=1)]
+
+    @property
+    def confidences(self) -> Float[np.ndarray, " n"]:
+        """The probability of each face's label."""
+        return self.probabilities.max(axis=1)
+
+
+class Predictor:
+    """A trained model, from pictures of faces to probabilities.
+
+    Each picture is taken for one face: made grey, and resized to the 48x48 of the training data.
+    `fer_jax.faces.find_faces` finds the faces in a larger picture.
+
+    Attributes:
+      classes: names, in the order of the probabilities.
+      batch_size: pictures that go through the network at once, at most.
+    """
+
+    def __init__(self, model: TrainedModel):
+        self.classes = model.classes
+        self.batch_size: int = model.config.eval_batch_size
+        self._model = model
+
+    @classmethod
+    def from_workdir(cls, workdir: str | os.PathLike, checkpoint: str = "best") -> "Predictor":
+        """Loads what `python -m fer_jax.main` left in `workdir`.
+
+        Args:
+          workdir: of the run.
+          checkpoint: "best", "latest" or a step.
+
+        Raises:
+          UserError: there is no such run or checkpoint.
+        """
+        return cls(load_trained(Path(workdir), checkpoint))
+
+    def __call__(self, images: Picture | Iterable[Picture]) -> Prediction:
+        """Predicts one picture or many.
+
+        Args:
+          images: a path, a PIL image or an array of grey levels or RGB, UInt8[h, w], UInt8[h, w, 1]
+            or UInt8[h, w, 3]; or several of these, of any sizes; or one array UInt8[n, h, w],
+            UInt8[n, h, w, 1] or UInt8[n, h, w, 3]. Three axes of which the last is 1 or 3 are one
+            picture. There is a row for each picture, so that one picture gives n = 1.
+
+        Raises:
+          UserError: a file cannot be read.
+          TypeError: an array is not of uint8.
+          ValueError: there is no picture, or an array has another shape.
+        """
+        return Prediction(self._model.probabilities(_to_records(images)), self.classes)
+
+    def explain(
+        self, images: Picture | Iterable[Picture]
+    ) -> tuple[Prediction, Float[np.ndarray, "n rows columns"]]:
+        """Predicts, and shows where each face bears out its label, by Grad-CAM.
+
+        Args:
+          images: as for a call.
+
+        Returns:
+          The prediction; and heat maps in [0, 1], each over its whole face, at the resolution of
+          the network's last convolution.
+
+        Raises:
+          UserError: the network has no convolution; or as for a call, as are the other errors.
+        """
+        probabilities, heat = self._model.apply(self._grad_cam, _to_records(images))
+        return Prediction(probabilities, self.classes), heat
+
+    @functools.cached_property
+    def _grad_cam(self):
+        return make_grad_cam(self._model.graph, self._model.mesh)
+
+
+def _to_records(images: Picture | Iterable[Picture]) -> Records:
+    """Returns the pictures as what the networks are evaluated on, without labels or names."""
+    inputs = [to_input(_to_picture(image)) for image in _list(images)]
+    if not inputs:
+        raise ValueError("no picture to predict")
+    return Records(
+        labels=np.zeros(len(inputs), np.int32),
+        filenames=[""] * len(inputs),
+        read=np.stack(inputs).__getitem__,
+    )
+
+
+def _list(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    if isinstance(images, np.ndarray):
+        one = images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in (1, 3))
+        return [images] if one else images
+    return [images] if isinstance(images, Image.Image | str | os.PathLike) else images
+
+
+def _to_picture(image: Picture) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return to_eight_bits(image)
+    if isinstance(image, str | os.PathLike):
+        return open_picture(image)
+    array = np.asarray(image)
+    if array.dtype != np.uint8:
+        raise TypeError(f"an array of {array.dtype}; pictures are uint8, 0 (black) to 255 (white)")
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (1,), (3,)) or not array.size:
+        raise ValueError(f"an array of shape {array.shape}; a picture is [h, w], or [h, w, 1 or 3]")
+    return Image.fromarray(array[:, :, 0] if array.shape[2:] == (1,) else array)

@@ -1,0 +1,125 @@
+"""Faces of several sizes on one canvas: each is found, and predicted as its crop would be."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.sample import render
+from fer_jax import Predictor
+from fer_jax.annotate import Mark, annotate
+from fer_jax.faces import Box, find_faces
+from fer_jax.sources import Frame
+from fer_jax.stream import predict_frames
+
+PLACES = [
+    *(Box(20, 30, 60, 60), Box(120, 20, 96, 96), Box(260, 40, 150, 150)),
+    *(Box(30, 160, 200, 200), Box(440, 20, 260, 260), Box(270, 240, 120, 120)),
+]
+FRONTAL = [  # Of PublicTest.
+    *("angry/PublicTest_18770630", "disgust/PublicTest_20464211", "fear/PublicTest_51379102"),
+    *("happy/PublicTest_13119862", "neutral/PublicTest_14220243", "sad/PublicTest_22869580"),
+]
+
+
+def drawn_faces(_):
+    seeds = (1, 9, 17, 25, 20, 12)
+    return render([seed % 7 for seed in seeds], [np.random.default_rng(seed) for seed in seeds])
+
+
+def real_faces(request):
+    source = request.getfixturevalue("fer2013_source")
+    return [np.asarray(Image.open(source / f"test/{name}.jpg")) for name in FRONTAL]
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union."""
+    width = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
+    height = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
+    common = max(width, 0) * max(height, 0)
+    return common / (one.width * one.height + other.width * other.height - common)
+
+
+def paste(faces) -> Image.Image:
+    canvas = Image.new("L", (720, 400), 128)
+    for face, (left, top, width, height) in zip(faces, PLACES, strict=True):
+        enlarged = Image.fromarray(face).resize((width, height), Image.Resampling.BICUBIC)
+        canvas.paste(enlarged, (left, top))
+    return canvas
+
+
+@pytest.mark.parametrize("make_faces", [drawn_faces, real_faces])
+def test_every_face_is_found_and_predicted(make_faces, request, trained_workdir, tmp_path):
+    canvas = paste(make_faces(request))
+    predictor = Predictor.from_workdir(trained_workdir)
+    frame = Frame("canvas", tmp_path, lambda: canvas)
+    (result,) = predict_frames(
+        predictor, [frame], detect_faces=True, explain=False, keep_pictures=True, at_once=False
+    )
+    assert len(result.faces) == len(PLACES)
+    pixels = np.asarray(canvas)
+    for place in PLACES:
+        face = max(result.faces, key=lambda face: overlap(face.box, place))
+        assert overlap(face.box, place) > 0.5
+        left, top, width, height = face.box
+        assert width == height
+        crop = predictor(pixels[top : top + height, left : left + width])
+        assert face.label == crop.labels[0]
+        np.testing.assert_allclose(face.probabilities, crop.probabilities[0], rtol=1e-4)
+    assert result.faces == sorted(result.faces, key=lambda face: face.box.left)
+    assert len({face.label for face in result.faces}) > 1
+
+
+def test_where_there_is_no_face_none_is_found():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400), dtype=np.uint8)
+    ramp = np.tile(np.arange(256, dtype=np.uint8), (256, 1))
+    for pixels in (noise, ramp, noise[:1, :1], noise[:1], np.zeros((2000, 3), np.uint8)):
+        assert find_faces(Image.fromarray(pixels)) == []
+
+
+def test_a_large_photograph_is_searched_at_the_edges_too():
+    """In the pixels of the photograph, not of the smaller copy that is searched; and within it."""
+    face = Image.fromarray(drawn_faces(None)[0]).resize((900, 900), Image.Resampling.BICUBIC)
+    photograph = Image.new("RGB", (4000, 2000), (128, 128, 128))
+    photograph.paste(face, (3100, 1100))
+    (box,) = find_faces(photograph)
+    assert overlap(box, Box(3100, 1100, 900, 900)) > 0.5
+    assert box.left + box.width <= 4000
+    assert box.top + box.height <= 2000
+
+
+def test_labels_cover_no_face():
+    green = (0, 255, 0)
+    picture = Image.new("RGB", (640, 480), (90, 90, 90))
+    boxes = [
+        *(Box(0, 0, 60, 60), Box(580, 0, 60, 60), Box(0, 420, 60, 60), Box(580, 420, 60, 60)),
+        *(Box(200, 100, 24, 24), Box(240, 100, 24, 24), Box(200, 124, 24, 24)),
+        *(Box(300, 200, 150, 150), Box(300, 360, 90, 90)),
+    ]
+    for left, top, width, height in boxes:
+        picture.paste(green, (left, top, left + width, top + height))
+    copy = np.asarray(annotate(picture, [Mark(box, "surprise 100 %") for box in boxes]))
+    # Labels beyond the edges have added a margin: find the picture within by its grey.
+    rows, columns = np.nonzero((copy == green).all(axis=-1))
+    seen = (copy == green).all(axis=-1).sum()
+    within = sum((width - 8) * (height - 8) for _, _, width, height in boxes)
+    assert seen >= within
+    assert copy.shape > (480, 640, 3)
+    assert rows.max() - rows.min() > 450
+    assert columns.max() - columns.min() > 600
+
+
+def test_a_small_picture_is_enlarged_under_its_label():
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8))
+    heat = np.zeros((6, 6), np.float32)
+    heat[1, 1] = 1
+    plain = np.asarray(annotate(picture, [Mark(None, "happy 93 %")]))
+    warm = np.asarray(annotate(picture, [Mark(None, "happy 93 %", heat)]))
+    height, width, _ = plain.shape
+    assert (width, height - 288) > (287, 14)
+    enlarged = picture.convert("RGB").resize((288, 288), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(plain[-288:], enlarged)
+    changed = (plain != warm).any(axis=-1)[-288:]
+    assert changed[72, 72]
+    assert not changed[170:].any()
+    assert not changed[:, 170:].any()

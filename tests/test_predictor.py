@@ -1,0 +1,124 @@
+"""A trained model in Python: whatever form its pictures have, one and the same answer."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fer_jax
+from data_prep.contract import UserError
+from fer_jax import Predictor
+from fer_jax.data.records import open_data_set
+from fer_jax.pictures import open_picture, to_input
+from fer_jax.training.trained import load_trained
+
+
+@pytest.fixture(scope="module")
+def predictor(trained_workdir):
+    return Predictor.from_workdir(trained_workdir)
+
+
+@pytest.fixture(scope="module")
+def faces(tiny_data_dir):
+    """UInt8[70, 48, 48, 1]"""
+    return open_data_set(tiny_data_dir).load("test").images()
+
+
+def test_agrees_with_the_evaluation(predictor, faces, trained_workdir, tiny_data_dir):
+    records = open_data_set(tiny_data_dir).load("test")
+    prediction = predictor(faces)
+    np.testing.assert_array_equal(
+        prediction.probabilities, load_trained(trained_workdir).probabilities(records)
+    )
+    assert len(prediction) == 70
+    assert len(set(prediction.labels)) > 3
+    best = [prediction.classes.index(label) for label in prediction.labels]
+    np.testing.assert_array_equal(prediction.probabilities[range(70), best], prediction.confidences)
+    assert np.mean(np.array(best) == records.labels) > 0.3
+
+
+def test_pictures_of_any_form(predictor, faces, tmp_path):
+    faces = faces[:5]
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for face, path in zip(faces, paths, strict=True):
+        Image.fromarray(face[:, :, 0]).save(path)
+    forms = {
+        "n h w": faces[..., 0],
+        "n h w 3": np.repeat(faces, 3, axis=-1),
+        "arrays": list(faces),
+        "PIL": [Image.open(path) for path in paths],
+        "colour": [Image.open(path).convert("RGBA") for path in paths],
+        "paths": iter(paths),
+        "names": [*map(str, paths)],
+        "mixed": [faces[0], str(paths[1]), Image.open(paths[2]), paths[3], faces[4, :, :, 0]],
+    }
+    expected = predictor(faces).probabilities
+    for name, images in forms.items():
+        np.testing.assert_array_equal(predictor(images).probabilities, expected, err_msg=name)
+    one = (faces[0], faces[0, :, :, 0], np.repeat(faces[0], 3, axis=-1), paths[0], str(paths[0]))
+    for image in (*one, Image.open(paths[0])):
+        probabilities = predictor(image).probabilities
+        assert probabilities.shape == (1, 7)
+        np.testing.assert_allclose(probabilities, expected[:1], rtol=1e-5)
+
+
+def test_sizes_mix_and_shrink_without_aliasing(predictor, faces):
+    large = np.kron(faces[0, :, :, 0], np.ones((9, 9), np.uint8))
+    probabilities = predictor([faces[0], large, large[:, ::3]]).probabilities
+    assert np.abs(probabilities - probabilities[0]).max() < 0.05
+    board = 255 * (np.indices((960, 960)).sum(axis=0) % 2).astype(np.uint8)
+    assert np.abs(to_input(Image.fromarray(board)).astype(int) - 127.5).max() < 3
+
+
+def test_explains_what_it_predicts(predictor, faces):
+    prediction, heat = predictor.explain(faces)
+    np.testing.assert_allclose(
+        prediction.probabilities, predictor(faces).probabilities, rtol=1e-4, atol=1e-6
+    )
+    assert heat.shape == (70, 24, 24)
+    assert heat.min() >= 0
+    assert set(heat.max(axis=(1, 2)).round(6)) <= {0, 1}
+
+
+def test_files_are_read_as_they_look(tmp_path):
+    """Upright, whatever EXIF says; 16 bits as the same grey in 8."""
+    ramp = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (60, 1))
+    upright = Image.fromarray(ramp)
+    turn_back = Image.Exif()
+    turn_back[0x0112] = 6  # Orientation: turn clockwise to view.
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=turn_back)
+    np.testing.assert_array_equal(open_picture(tmp_path / "turned.png"), ramp)
+    Image.fromarray(ramp.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(open_picture(tmp_path / "deep.png"), ramp)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (np.zeros((2, 48, 48), np.float32), TypeError, "float32; pictures are uint8"),
+        ([np.zeros((48, 48, 2), np.uint8)], ValueError, r"\(48, 48, 2\)"),
+        (np.zeros((2, 2, 48, 48, 3), np.uint8), ValueError, r"\(2, 48, 48, 3\)"),
+        (np.zeros((0, 48, 48), np.uint8), ValueError, "no picture"),
+        ([np.zeros((0, 48), np.uint8)], ValueError, r"\(0, 48\)"),
+        (["nowhere.jpg"], UserError, "cannot read nowhere.jpg: No such file"),
+        (__file__, UserError, "test_predictor.py: not a picture"),
+    ],
+)
+def test_names_what_is_no_picture(predictor, images, error, message):
+    with pytest.raises(error, match=message):
+        predictor(images)
+
+
+def test_no_such_run_or_checkpoint(trained_workdir):
+    with pytest.raises(UserError, match="nowhere is no workdir"):
+        Predictor.from_workdir("nowhere")
+    with pytest.raises(UserError, match="12345"):
+        Predictor.from_workdir(trained_workdir, checkpoint="12345")
+
+
+def test_importing_the_package_is_instant():
+    code = "import fer_jax, sys; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert not hasattr(fer_jax, "Predicter")
