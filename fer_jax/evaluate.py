@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint of a run on a split: table, report.json, predictions.csv, pictures.
+"""Evaluates a checkpoint of a run on a split: table, report.html and .json, predictions, pictures.
 
 Example:
   python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
