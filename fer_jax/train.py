@@ -145,6 +145,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
             probabilities = predict(state.params, state.statistics)
             val_loss, val_accuracy = score(probabilities, validation.labels)
+            losses.add(step, val_loss)
+            losses.check_all()
             plateau_scale = 1.0 if state.plateau is None else float(state.plateau.scale)
             history.append(
                 {

@@ -150,10 +150,10 @@ class FiniteLosses:
     _LATE = 16
 
     def __init__(self) -> None:
-        self._pending: deque[tuple[int, Float[Array, ""]]] = deque()
+        self._pending: deque[tuple[int, Float[Array, ""] | float]] = deque()
 
-    def add(self, step: int, loss: Float[Array, ""]) -> None:
-        """Takes the loss of `step`, and checks the one of 16 steps ago."""
+    def add(self, step: int, loss: Float[Array, ""] | float) -> None:
+        """Takes the loss of `step`, and checks the one of 16 calls ago."""
         self._pending.append((step, loss))
         if len(self._pending) > self._LATE:
             self._check()
