@@ -35,8 +35,8 @@ class Mark:
 def annotate(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     """Returns an RGB copy with every mark; a small picture is enlarged.
 
-    A label stands beside its face and, where there is room, over no other face or label; where it
-    would leave the picture, the copy has a margin.
+    A label stands beside its face and covers as little as can be of other faces and labels; where
+    it would leave the picture, the copy has a margin.
     """
     zoom = max(1, math.ceil(_LONGEST_SIDE / max(picture.size)))
     whole = Box(0, 0, zoom * picture.width, zoom * picture.height)
@@ -93,24 +93,24 @@ def _extent(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
 
 
 def _place(face: Box, extent: tuple[int, int], taken: Sequence[Box], whole: Box) -> Box:
-    """Returns where a label goes: above its face, or else below it, right or left of it."""
+    """Returns where a label covers the least: above its face if it can, else below or beside it."""
     width, height = extent
     left = max(0, min(face.left, whole.width - width))
+    right = max(0, face.left + face.width - width)
+    above, below = face.top - height, face.top + face.height
     places = [
-        Box(left, face.top - height, width, height),
-        Box(left, face.top + face.height, width, height),
+        *(Box(left, above, width, height), Box(right, above, width, height)),
+        *(Box(left, below, width, height), Box(right, below, width, height)),
         Box(face.left + face.width, face.top, width, height),
         Box(face.left - width, face.top, width, height),
     ]
-    free = (place for place in places if not any(_overlap(place, other) for other in taken))
-    return next(free, places[0])
+    return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return (
-        abs(2 * (one.left - other.left) + one.width - other.width) < one.width + other.width
-        and abs(2 * (one.top - other.top) + one.height - other.height) < one.height + other.height
-    )
+def _common_area(one: Box, other: Box) -> int:
+    width = min(one.left + one.width, other.left + other.width) - max(one.left, other.left)
+    height = min(one.top + one.height, other.top + other.height) - max(one.top, other.top)
+    return max(0, width) * max(0, height)
 
 
 def _bounds(boxes: Iterable[Box]) -> tuple[int, int, int, int]:
