@@ -74,7 +74,7 @@ def prepare(source: str, data_dir: Path, resize: bool = False, allow_bad: bool =
         }
         write_records(data_dir, records, metadata, show_progress=sys.stderr.isatty())
 
-    print_counts(counts)
+    print_counts(counts, beside_published=release.kind != "sample")
     print(f"{summary}: {report}")
     print(f"pictures: {data_dir / 'samples.png'} {data_dir / 'class_distribution.png'}")
     print(f"records: {record_dir(data_dir)} (fingerprint {metadata['fingerprint'][:12]})")

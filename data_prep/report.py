@@ -32,20 +32,25 @@ def write_quarantine(path: Path, quarantined: Sequence[Quarantined]) -> None:
     write_atomically(path, lines.getvalue())
 
 
-def print_counts(counts: Counts) -> None:
-    """Prints images per split and class beside the published counts."""
-    table = Table("split", "class", title="FER-2013: images written", title_justify="left")
-    for column in ("images", "published", "difference"):
+def print_counts(counts: Counts, *, beside_published: bool) -> None:
+    """Prints images per split and class, if asked for beside the published counts."""
+    table = Table("split", "class", title="images written", title_justify="left")
+    cells = _compare if beside_published else _show
+    for column in ("images", "published", "difference") if beside_published else ("images",):
         table.add_column(column, justify="right")
     for split, images in counts.items():
         published = np.array(PUBLISHED_COUNTS[split])
         for label, name in enumerate(CLASS_NAMES):
-            table.add_row(split, name, *_compare(images[label], published[label]))
+            table.add_row(split, name, *cells(images[label], published[label]))
         table.add_section()
         table.add_row(
-            split, "all", *_compare(images.sum(), published.sum()), style="bold", end_section=True
+            split, "all", *cells(images.sum(), published.sum()), style="bold", end_section=True
         )
     Console().print(table)
+
+
+def _show(images: int, _: int) -> tuple[str]:
+    return (f"{images:,}",)
 
 
 def _compare(images: int, published: int) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fer_jax.predictor import Predictor
+    from fer_jax.inference.predictor import Predictor
 
 __all__ = ["Predictor"]
 
@@ -15,6 +15,6 @@ def __getattr__(name: str) -> Any:
     # On first use only: it imports JAX, which takes seconds.
     if name != "Predictor":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fer_jax.predictor import Predictor
+    from fer_jax.inference.predictor import Predictor
 
     return Predictor

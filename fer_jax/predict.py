@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> None:
     output = Path(_OUTPUT.value) if _OUTPUT.value else None
 
     # Imported here, so that a wrong flag is told at once.
-    from fer_jax.sources import find_frames, is_camera
+    from fer_jax.inference.sources import find_frames, is_camera
 
     live = any(map(is_camera, names))
     if live and len(names) > 1:
@@ -58,10 +58,10 @@ def main(arguments: Sequence[str]) -> None:
     frames = find_frames(names, output)
     cli.set_up_jax()
 
-    from fer_jax.annotate import Mark, annotate
-    from fer_jax.lines import FORMATS, to_lines
-    from fer_jax.predictor import Predictor
-    from fer_jax.stream import predict_frames
+    from fer_jax.inference.annotate import Mark, annotate
+    from fer_jax.inference.lines import FORMATS, to_lines
+    from fer_jax.inference.predictor import Predictor
+    from fer_jax.inference.stream import predict_frames
 
     predictor = Predictor.from_workdir(_WORKDIR.value, _CHECKPOINT.value)
     results = predict_frames(

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from data_prep.sample import render
-from fer_jax.pictures import UnreadableError
-from fer_jax.predictor import Prediction
-from fer_jax.sources import Frame, find_frames
-from fer_jax.stream import predict_frames
+from fer_jax.inference.pictures import UnreadableError
+from fer_jax.inference.predictor import Prediction
+from fer_jax.inference.sources import Frame, find_frames
+from fer_jax.inference.stream import predict_frames
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -221,7 +221,7 @@ def test_a_camera_is_answered_frame_by_frame():
 
 
 def test_pictures_kept_for_their_copies_cut_batches_short(monkeypatch):
-    monkeypatch.setattr("fer_jax.stream._PENDING_BYTES", 60 * 60 * 3)
+    monkeypatch.setattr("fer_jax.inference.stream._PENDING_BYTES", 60 * 60 * 3)
     predictor = FakePredictor()
     results = list(stream(predictor, grey_frames(5, []), keep_pictures=True))
     assert predictor.batches == [2, 2, 1]

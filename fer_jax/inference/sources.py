@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep.contract import UserError
-from fer_jax.pictures import UnreadableError, open_picture
+from fer_jax.inference.pictures import UnreadableError, open_picture
 
 # What cannot be opened is said once, in this package's words.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

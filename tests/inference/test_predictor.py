@@ -11,7 +11,7 @@ import fer_jax
 from data_prep.contract import UserError
 from fer_jax import Predictor
 from fer_jax.data.records import open_data_set
-from fer_jax.pictures import open_picture, to_input
+from fer_jax.inference.pictures import open_picture, to_input
 from fer_jax.training.trained import load_trained
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from fer_jax.faces import Box, find_faces
-from fer_jax.pictures import UnreadableError, to_input
-from fer_jax.predictor import Predictor
-from fer_jax.sources import Frame
+from fer_jax.inference.faces import Box, find_faces
+from fer_jax.inference.pictures import UnreadableError, to_input
+from fer_jax.inference.predictor import Predictor
+from fer_jax.inference.sources import Frame
 
 _PENDING_BYTES = 1 << 28  # Of pictures that wait for their batch, where they are kept.
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
-from fer_jax.faces import Box
+from fer_jax.inference.faces import Box
 
 _LINE, _DARK, _LIGHT = "#E69F00", "#000000", "#FFFFFF"  # The first is Okabe and Ito's orange.
 _LONGEST_SIDE = 288  # pixels; smaller pictures are enlarged to it, so that a label can be read.

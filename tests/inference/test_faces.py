@@ -6,10 +6,10 @@ from PIL import Image
 
 from data_prep.sample import render
 from fer_jax import Predictor
-from fer_jax.annotate import Mark, annotate
-from fer_jax.faces import Box, find_faces
-from fer_jax.sources import Frame
-from fer_jax.stream import predict_frames
+from fer_jax.inference.annotate import Mark, annotate
+from fer_jax.inference.faces import Box, find_faces
+from fer_jax.inference.sources import Frame
+from fer_jax.inference.stream import predict_frames
 
 PLACES = [
     *(Box(20, 30, 60, 60), Box(120, 20, 96, 96), Box(260, 40, 150, 150)),

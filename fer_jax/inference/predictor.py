@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from fer_jax.data.records import Records
-from fer_jax.pictures import open_picture, to_eight_bits, to_input
+from fer_jax.inference.pictures import open_picture, to_eight_bits, to_input
 from fer_jax.training.grad_cam import make_grad_cam
 from fer_jax.training.trained import TrainedModel, load_trained
 
@@ -56,7 +56,7 @@ class Predictor:
     """A trained model, from pictures of faces to probabilities.
 
     Each picture is taken for one face: made grey, and resized to the 48x48 of the training data.
-    `fer_jax.faces.find_faces` finds the faces in a larger picture.
+    `fer_jax.inference.faces.find_faces` finds the faces in a larger picture.
 
     Attributes:
       classes: names, in the order of the probabilities.

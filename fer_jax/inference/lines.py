@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fer_jax.stream import Result
+from fer_jax.inference.stream import Result
 
 Line = Mapping[str, Any]
 """Everything to be known of one face, or of one picture without any.
