@@ -14,13 +14,17 @@ def get_config() -> ConfigDict:
     # train, public_test, private_test, test (both); or train's stratified train_80, validation_20.
     config.train_split = "train_80"
     config.validation_split = "validation_20"
+    config.classes = ()  # Names of those to tell apart, ("angry", "happy") say; empty: all.
     config.in_memory = True  # Decode every image once, at the start; otherwise at each use.
     config.batch_size = 64  # Of all devices and processes together.
     config.eval_batch_size = 512
 
-    # Augmentation of training images.
+    # Augmentation of training images: by whole pixels while rotation, shear and zoom are off.
     config.shift = 0.1  # Largest shift each way, as a fraction of height and width.
     config.flip = True  # Mirror every second image.
+    config.rotation = 0.0  # Largest rotation each way, in degrees.
+    config.shear = 0.0  # Largest angle each way by which columns lean, in degrees.
+    config.zoom = 0.0  # Divide height and width by factors from 1 - zoom to 1 + zoom each.
 
     # Model: a name of fer_jax.models.MODELS, and the arguments of what it names.
     config.model = ConfigDict(

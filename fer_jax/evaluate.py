@@ -49,7 +49,7 @@ def evaluate(
 
     workdir = Path(workdir)
     model = load_trained(workdir, checkpoint)
-    data = open_data_set(find_data_dir(data_dir or model.config.data_dir))
+    data = open_data_set(find_data_dir(data_dir or model.config.data_dir), model.classes)
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     records = data.load(split, in_memory=model.config.in_memory)

@@ -69,8 +69,9 @@ def main(arguments: Sequence[str]) -> None:
 
     def build() -> "Classifier":
         config = _CONFIG.value
+        classes = config.classes or CLASS_NAMES
         return create_model(
-            config.model, num_classes=len(CLASS_NAMES), dtype=config.dtype, rngs=nnx.Rngs(0)
+            config.model, num_classes=len(classes), dtype=config.dtype, rngs=nnx.Rngs(0)
         )
 
     totals = count_parameters(nnx.eval_shape(build))

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from data_prep.contract import UserError, write_atomically
+from fer_jax.data.augment import Augmentation
 from fer_jax.data.pipeline import training_batches
 from fer_jax.data.prepare import prepare_if_missing
 from fer_jax.data.records import Records, find_data_dir, open_data_set
@@ -31,7 +32,12 @@ from fer_jax.reporting.writers import create_writer, metric_writers
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.mesh import create_mesh, to_devices
-from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
+from fer_jax.training.optimizer import (
+    create_optimizer,
+    create_plateau,
+    create_schedule,
+    stagnates,
+)
 from fer_jax.training.prediction import abstract_network, make_predict, predict_records
 from fer_jax.training.run_config import claim_workdir
 from fer_jax.training.step import FiniteLosses, create_state, make_end_epoch, make_train_step
@@ -58,15 +64,14 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     # 1. Data.
     data_dir = find_data_dir(config.data_dir)
     prepare_if_missing(data_dir, config.data_source)
-    data = open_data_set(data_dir)
+    data = open_data_set(data_dir, config.classes)
     training = data.load(config.train_split, in_memory=config.in_memory)
     validation = data.load(config.validation_split, in_memory=config.in_memory)
     batches = training_batches(
         training,
         batch_size=config.batch_size,
         seed=config.seed,
-        shift=config.shift,
-        flip=config.flip,
+        augmentation=Augmentation.from_config(config),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
@@ -122,7 +127,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         table.write(f"resuming {workdir} after epoch {len(history)}, step {step:,}")
     closing = contextlib.closing
     with closing(checkpoints), closing(writer), Interruption() as interruption, table:
-        while len(history) < config.epochs and not _stagnant(config, history):
+        while len(history) < config.epochs and not stagnates(
+            config, [epoch["val_loss"] for epoch in history]
+        ):
             epoch = len(history) + 1
             first_step, started, stop = step, time.perf_counter(), False
             while step < epoch * steps_per_epoch:
@@ -210,7 +217,7 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"{key} is {config[key]}; give 1 or more")
     if config.best_by not in SCORES:
         raise UserError(f"best_by is {config.best_by!r}; choose one of {', '.join(SCORES)}")
-    for key in ("shift", "label_smoothing"):
+    for key in ("shift", "zoom", "label_smoothing"):
         if not 0 <= config[key] < 1:
             raise UserError(f"{key} is {config[key]}; give a fraction in [0, 1)")
 
@@ -221,17 +228,6 @@ def _batch_shapes(batch_size: int, records: Records) -> dict[str, jax.ShapeDtype
         "image": jax.ShapeDtypeStruct((batch_size, *image.shape[1:]), image.dtype),
         "label": jax.ShapeDtypeStruct((batch_size,), records.labels.dtype),
     }
-
-
-def _stagnant(config: ConfigDict, history: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the validation loss has not fallen for as long as early stopping allows."""
-    best, waited = np.inf, 0
-    for epoch in history:
-        if epoch["val_loss"] < best - config.plateau.min_delta:
-            best, waited = epoch["val_loss"], 0
-        else:
-            waited += 1
-    return 0 < config.early_stopping_patience <= waited
 
 
 def _write_figures(

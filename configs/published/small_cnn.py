@@ -1,4 +1,11 @@
-"""The small CNN of a published write-up: 319,527 parameters, about 60 % validation accuracy."""
+"""The small CNN of a published write-up: 319,527 parameters.
+
+python -m fer_jax.main --config=configs/published/small_cnn.py
+
+The write-up reports about 60 % validation accuracy, from Adam over 25 epochs. It is silent on the
+kind of its augmentation, here shift and flip as in base.py, on the rate of its dropout, here 0.25,
+and on the learning rate, here Keras's default, falling to zero along a cosine.
+"""
 
 from ml_collections import ConfigDict
 

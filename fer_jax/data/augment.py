@@ -1,17 +1,56 @@
-"""Random shift and flip of whole batches, for numpy and jax.numpy alike.
+"""Random shift, flip, rotation, shear and zoom of whole batches, for numpy and jax.numpy alike.
 
 Random numbers come in as an array, so that Grain's generators and JAX's keys drive the same code.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxtyping import Bool, Float, Int, UInt8
 
-DRAWS = 3
-"""Uniform random numbers that `draw_parameters` takes for each image."""
+FRACTION_BITS = 11
+"""Of the coordinates that `resample` reads at: all it adds up fits into int32."""
 
 
-class Parameters(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How far images may be changed; ranges mean what they mean to Keras's `ImageDataGenerator`.
+
+    With shift and flip alone, images move by whole pixels, each of which is kept as it is. With any
+    of the others all of them together are one resampling, whose shifts are fractional.
+
+    Attributes:
+      shift: largest shift each way, as a fraction of height and of width.
+      flip: whether half of the images are mirrored left to right.
+      rotation: largest rotation each way, in degrees.
+      shear: largest angle each way that columns are turned by beyond rows, in degrees.
+      zoom: height and width are divided by one factor each, from 1 - zoom to 1 + zoom.
+    """
+
+    shift: float = 0.0
+    flip: bool = False
+    rotation: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Augmentation":
+        """Reads the knobs of the same names."""
+        return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
+
+    @property
+    def resamples(self) -> bool:
+        """Whether anything but shift and flip is asked for."""
+        return any((self.rotation, self.shear, self.zoom))
+
+    @property
+    def draws(self) -> int:
+        """Uniform random numbers that `augment` takes for each image."""
+        return 7 if self.resamples else 3
+
+
+class Shifts(NamedTuple):
     """What happens to each image of a batch; shifts in pixels, positive is down and right."""
 
     down: Int[Any, " batch"]
@@ -19,34 +58,118 @@ class Parameters(NamedTuple):
     mirrored: Bool[Any, " batch"]
 
 
-def draw_parameters(
-    uniforms: Float[Any, "batch 3"], *, height: int, width: int, shift: float, flip: bool
-) -> Parameters:
-    """Turns uniform numbers in [0, 1) into one shift and flip for each image.
+def augment(
+    images: UInt8[Any, "batch height width channels"],
+    uniforms: Float[Any, "batch draws"],
+    augmentation: Augmentation,
+) -> UInt8[Any, "batch height width channels"]:
+    """Changes each image as its random numbers say; what comes in from outside repeats the edge.
 
     Args:
-      uniforms: a numpy or JAX array; the result is of the same kind.
-      height: of the images, in pixels.
-      width: of the images, in pixels.
-      shift: largest shift each way, as a fraction of height and of width.
-      flip: whether half of the images are mirrored left to right.
+      images: numpy or JAX arrays, as is the result.
+      uniforms: of the same kind, in [0, 1), `augmentation.draws` for each image.
+      augmentation: the ranges.
     """
+    _, height, width, _ = images.shape
+    if augmentation.resamples:
+        matrices = draw_matrices(uniforms, augmentation, height=height, width=width)
+        return resample(images, matrices)
+    return shift_and_flip(images, draw_shifts(uniforms, augmentation, height=height, width=width))
+
+
+def draw_shifts(
+    uniforms: Float[Any, "batch 3"], augmentation: Augmentation, *, height: int, width: int
+) -> Shifts:
+    """Turns uniform numbers in [0, 1) into one shift and flip for each image."""
     xp = uniforms.__array_namespace__()
-    offsets = (2 * uniforms - 1) * shift
-    return Parameters(
+    offsets = (2 * uniforms - 1) * augmentation.shift
+    return Shifts(
         down=xp.round(offsets[:, 0] * height).astype(xp.int32),
         right=xp.round(offsets[:, 1] * width).astype(xp.int32),
-        mirrored=(uniforms[:, 2] < 0.5) & flip,
+        mirrored=(uniforms[:, 2] < 0.5) & augmentation.flip,
     )
 
 
 def shift_and_flip(
-    images: UInt8[Any, "batch height width channels"], parameters: Parameters
+    images: UInt8[Any, "batch height width channels"], shifts: Shifts
 ) -> UInt8[Any, "batch height width channels"]:
     """Mirrors, then shifts each image; what comes in from outside repeats the edge."""
     xp = images.__array_namespace__()
     batch, height, width, _ = images.shape
-    rows = xp.clip(xp.arange(height) - parameters.down[:, None], 0, height - 1)
-    columns = xp.clip(xp.arange(width) - parameters.right[:, None], 0, width - 1)
-    columns = xp.where(parameters.mirrored[:, None], width - 1 - columns, columns)
+    rows = xp.clip(xp.arange(height) - shifts.down[:, None], 0, height - 1)
+    columns = xp.clip(xp.arange(width) - shifts.right[:, None], 0, width - 1)
+    columns = xp.where(shifts.mirrored[:, None], width - 1 - columns, columns)
     return images[xp.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def draw_matrices(
+    uniforms: Float[Any, "batch 7"], augmentation: Augmentation, *, height: int, width: int
+) -> Int[Any, "batch 2 3"]:
+    """Turns uniform numbers in [0, 1) into one matrix for `resample` for each image.
+
+    Rotation, shift, shear, zoom and flip are composed about the centre as Keras composes them
+    (`apply_affine_transform` of its `ImageDataGenerator`).
+    """
+    xp = uniforms.__array_namespace__()
+    signed = 2 * uniforms - 1
+    down, right = (
+        signed[:, 0] * (augmentation.shift * height),
+        signed[:, 1] * (augmentation.shift * width),
+    )
+    zoom_down, zoom_right = (1 + augmentation.zoom * signed[:, k] for k in (5, 6))
+    zoom_right = xp.where((uniforms[:, 2] < 0.5) & augmentation.flip, -zoom_right, zoom_right)
+    turn = xp.radians(augmentation.rotation * signed[:, 3])
+    lean = turn + xp.radians(augmentation.shear * signed[:, 4])
+
+    sine, cosine = xp.sin(turn), xp.cos(turn)
+    y, x = (height - 1) / 2, (width - 1) / 2
+    entries = []
+    for by_row, by_column, offset in (
+        (zoom_down * xp.cos(lean), zoom_right * sine, y + cosine * down + sine * right),
+        (-zoom_down * xp.sin(lean), zoom_right * cosine, x + cosine * right - sine * down),
+    ):
+        entries += [by_row, by_column, offset - by_row * y - by_column * x]
+    fixed_point = xp.round(2**FRACTION_BITS * xp.stack(entries, axis=1))
+    return fixed_point.astype(xp.int32).reshape(-1, 2, 3)
+
+
+def resample(
+    images: UInt8[Any, "batch height width channels"], matrices: Int[Any, "batch 2 3"]
+) -> UInt8[Any, "batch height width channels"]:
+    """Reads each image at other places, between four pixels linearly, beyond the edge as at it.
+
+    In whole numbers, so that every backend gives the same pixels.
+
+    Args:
+      images: numpy or JAX arrays, as is the result.
+      matrices: int32, of the same kind; from (row, column, 1) of the result to the row and column
+        of the image that it shows, in units of 1 / 2**FRACTION_BITS pixel.
+    """
+    xp = images.__array_namespace__()
+    batch, height, width, channels = images.shape
+    one, entries = 2**FRACTION_BITS, matrices[..., None, None]
+    rows, columns = xp.arange(height, dtype=xp.int32)[:, None], xp.arange(width, dtype=xp.int32)
+    row, column = (
+        xp.clip(by_row * rows + by_column * columns + offset, 0, (size - 1) * one)
+        for (by_row, by_column, offset), size in zip(
+            xp.moveaxis(entries, 0, 2), (height, width), strict=True
+        )
+    )
+    down, right = (row & (one - 1))[..., None], (column & (one - 1))[..., None]
+    # With one more row and column each pixel has a next one. Taking from one long row of pixels is
+    # 1.6 times as fast as by three indices.
+    padded = xp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+    pixels = padded.reshape(-1, channels)
+    stride = width + 1
+    image = xp.arange(batch, dtype=xp.int32)[:, None, None] * (height + 1)
+    at = (image + (row >> FRACTION_BITS)) * stride + (column >> FRACTION_BITS)
+
+    def mix_columns(
+        at: Int[Any, "batch height width"],
+    ) -> Int[Any, "batch height width channels"]:
+        pixel = xp.take(pixels, at, axis=0).astype(xp.int32)
+        return one * pixel + right * (xp.take(pixels, at + 1, axis=0) - pixel)
+
+    upper, lower = mix_columns(at), mix_columns(at + stride)
+    mixed = one * upper + down * (lower - upper)
+    return ((mixed + one**2 // 2) >> 2 * FRACTION_BITS).astype(xp.uint8)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from fer_jax.data import augment
+from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.records import Records
 
 Batch = dict[str, np.ndarray]
@@ -22,8 +22,7 @@ def training_batches(
     *,
     batch_size: int,
     seed: int,
-    shift: float,
-    flip: bool,
+    augmentation: Augmentation,
     process_index: int = 0,
     process_count: int = 1,
 ) -> grain.DatasetIterator[Batch]:
@@ -36,8 +35,7 @@ def training_batches(
       records: what to read.
       batch_size: rows of the global batch; each process gets its equal share of them, in order.
       seed: of order and augmentation.
-      shift: see `augment.draw_parameters`.
-      flip: see `augment.draw_parameters`.
+      augmentation: what may happen to the images.
       process_index: which share this process reads.
       process_count: among how many processes the batch is shared; divides `batch_size`.
     """
@@ -46,14 +44,9 @@ def training_batches(
 
     def read_and_augment(indices: np.ndarray, rng: np.random.Generator) -> Batch:
         # Drawn for all rows, then cut: what an image meets does not depend on who reads it.
-        uniforms = rng.random((batch_size, augment.DRAWS), np.float32)[rows]
-        images = records.read(indices[rows])
-        height, width = images.shape[1:3]
-        parameters = augment.draw_parameters(
-            uniforms, height=height, width=width, shift=shift, flip=flip
-        )
+        uniforms = rng.random((batch_size, augmentation.draws), np.float32)[rows]
         return {
-            "image": augment.shift_and_flip(images, parameters),
+            "image": augment(records.read(indices[rows]), uniforms, augmentation),
             "label": records.labels[indices[rows]],
         }
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,26 +49,32 @@ class Records:
 
 
 class DataSet:
-    """A prepared data set.
+    """A prepared data set, or some classes of it.
 
     Attributes:
       classes: names, in label order.
       source: kind of source it was prepared from, such as "folders" or "sample".
       fingerprint: digest of all names, labels and pixels.
-      split_sizes: records of each split on disk.
+      split_sizes: records of each split on disk, of all classes.
     """
 
-    def __init__(self, builder: "tfds.core.DatasetBuilder"):
+    def __init__(self, builder: "tfds.core.DatasetBuilder", classes: Collection[str] = ()):
         self._builder = builder
         self._read_before: dict[tuple[str, bool], Records] = {}
-        self.classes: tuple[str, ...] = tuple(builder.info.features[LABEL].names)
+        on_disk = builder.info.features[LABEL].names
+        if unknown := [name for name in classes if name not in on_disk]:
+            raise UserError(
+                f"the data set has no class {unknown[0]!r}; choose among {', '.join(on_disk)}"
+            )
+        self._kept = [label for label, name in enumerate(on_disk) if not classes or name in classes]
+        self.classes: tuple[str, ...] = tuple(on_disk[label] for label in self._kept)
         metadata = builder.info.metadata or {}
         self.source = str(metadata.get("source", ""))
         self.fingerprint = str(metadata.get("fingerprint", ""))
         self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
 
     def load(self, split: str, *, in_memory: bool = True) -> Records:
-        """Loads a split by name.
+        """Loads a split by name, without the records of classes left out.
 
         Args:
           split: a split on disk; `train_80` or `validation_20`, the stratified floor split of
@@ -78,8 +84,15 @@ class DataSet:
         Raises:
           UserError: there is no such split.
         """
+        # Split before classes are left out: an image is on the same side for every run.
+        records = self._load(split, in_memory)
+        subset = records.take(np.flatnonzero(np.isin(records.labels, self._kept)))
+        labels = np.searchsorted(self._kept, subset.labels).astype(np.int32)
+        return dataclasses.replace(subset, labels=labels)
+
+    def _load(self, split: str, in_memory: bool) -> Records:
         if split in ("train_80", "validation_20"):
-            whole = self.load("train", in_memory=in_memory)
+            whole = self._load("train", in_memory)
             train, validation = stratified_split(whole.labels, VALIDATION_FRACTION)
             return whole.take(train if split == "train_80" else validation)
         union = split == "test" and "test" not in self.split_sizes
@@ -101,11 +114,16 @@ def find_data_dir(configured: str | os.PathLike = "") -> Path:
     return Path(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
 
 
-def open_data_set(data_dir: Path) -> DataSet:
+def open_data_set(data_dir: Path, classes: Collection[str] = ()) -> DataSet:
     """Opens the data set in `data_dir`.
 
+    Args:
+      data_dir: where the records are.
+      classes: names of those to keep, in any order: labels count them in the order on disk. Empty:
+        all of them.
+
     Raises:
-      UserError: `data_dir` holds no finished data set.
+      UserError: `data_dir` holds no finished data set, or it has no class of such a name.
     """
     # Importing it takes most of a second, so only who opens a data set pays.
     import tensorflow_datasets as tfds
@@ -116,7 +134,7 @@ def open_data_set(data_dir: Path) -> DataSet:
             f"no FER-2013 records in {data_dir}; make them with "
             f"`python -m data_prep --source PATH --data_dir {data_dir}`"
         )
-    return DataSet(tfds.builder_from_directory(folder))
+    return DataSet(tfds.builder_from_directory(folder), classes)
 
 
 def stratified_split(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
-from fer_jax.data import augment
+from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.records import Records
 from fer_jax.reporting import figures
 from fer_jax.reporting.history import median_speed
@@ -70,7 +70,10 @@ def write_report(
     support, predicted = (np.bincount(of, minlength=len(classes)) for of in (labels, guesses))
     counts = {f"{predictions.split}, true": support, f"{predictions.split}, predicted": predicted}
     config = run["config"]
+    augmentation, augmented = None, []
     if training is not None:
+        augmentation = Augmentation.from_config(config)
+        augmented = _augmented(training, augmentation, config["seed"], classes)
         trained_on = np.bincount(training.labels, minlength=len(classes))
         counts = {f"{config['train_split']}, true": trained_on} | counts
     write_page(
@@ -100,9 +103,8 @@ def write_report(
         mistakes=_tiles(predictions, worst),
         wrong=len(wrong),
         samples=_tiles(predictions, predictions.shown),
-        augmented=[] if training is None else _augmented(training, config, classes),
-        shift=config["shift"],
-        flip=config["flip"],
+        augmentation=augmentation,
+        augmented=augmented,
         facts=_facts(predictions, run),
         config={key: json.dumps(value) for key, value in flatten(config).items()},
     )
@@ -161,21 +163,15 @@ def _tiles(predictions: Predictions, indices: Int[np.ndarray, " k"]) -> list[dic
 
 
 def _augmented(
-    training: Records, config: Mapping[str, Any], classes: Sequence[str]
+    training: Records, augmentation: Augmentation, seed: int, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Returns training images, each with versions of it that the run may have met."""
-    random = np.random.default_rng(config["seed"])
+    random = np.random.default_rng(seed)
     indices = random.permutation(len(training))[:_AUGMENTED]
     rows = []
     for index, image in zip(indices, training.read(indices), strict=True):
-        parameters = augment.draw_parameters(
-            random.random((_VERSIONS, augment.DRAWS), np.float32),
-            height=image.shape[0],
-            width=image.shape[1],
-            shift=config["shift"],
-            flip=config["flip"],
-        )
-        versions = augment.shift_and_flip(np.stack([image] * _VERSIONS), parameters)
+        uniforms = random.random((_VERSIONS, augmentation.draws), np.float32)
+        versions = augment(np.stack([image] * _VERSIONS), uniforms, augmentation)
         rows.append(
             {
                 "name": classes[training.labels[index]],

@@ -1,6 +1,7 @@
-"""From a config to an Optax optimiser, its learning-rate schedule, and the plateau rule."""
+"""From a config to an Optax optimiser, its schedule, the plateau rule and early stopping."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -99,6 +100,23 @@ def create_plateau(
         rtol=0.0,
         atol=plateau["min_delta"],
     )
+
+
+def stagnates(config: Mapping[str, Any], losses: Sequence[float]) -> bool:
+    """Whether it is time to stop early.
+
+    Args:
+      config: `early_stopping_patience`, after how many epochs without a fall of the loss, 0 for
+        never; `plateau` with `min_delta`, the least fall that counts.
+      losses: of the validation images, after each epoch so far.
+    """
+    best, waited = math.inf, 0
+    for loss in losses:
+        if loss < best - config["plateau"]["min_delta"]:
+            best, waited = loss, 0
+        else:
+            waited += 1
+    return 0 < config["early_stopping_patience"] <= waited
 
 
 def _kernels(params: Any) -> Any:

@@ -1,10 +1,14 @@
+import functools
 import itertools
 
 import numpy as np
 import pytest
 
+from fer_jax.data.augment import Augmentation
 from fer_jax.data.pipeline import evaluation_batches, training_batches
 from fer_jax.data.records import Records
+
+SHIFT_AND_FLIP = Augmentation(shift=0.1, flip=True)
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def records() -> Records:
 
 
 def stream(records, **changes):
-    defaults = {"batch_size": 8, "seed": 3, "shift": 0.1, "flip": True}
+    defaults = {"batch_size": 8, "seed": 3, "augmentation": SHIFT_AND_FLIP}
     return training_batches(records, **{**defaults, **changes})
 
 
@@ -59,15 +63,14 @@ def test_a_restored_position_continues_with_the_same_batches(tiny_records):
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_batches_of_a_single_one(tiny_records, processes):
-    whole = first(stream(tiny_records), 1)
-    parts = [
-        first(stream(tiny_records, process_index=k, process_count=processes), 1)
-        for k in range(processes)
-    ]
+@pytest.mark.parametrize("augmentation", [SHIFT_AND_FLIP, Augmentation(rotation=20.0)], ids=str)
+def test_processes_share_the_batches_of_a_single_one(tiny_records, augmentation, processes):
+    shared = functools.partial(stream, tiny_records, augmentation=augmentation)
+    whole = first(shared(), 1)
+    parts = [first(shared(process_index=k, process_count=processes), 1) for k in range(processes)]
     for key in ("image", "label"):
-        shared = np.concatenate([part[key] for part in parts])
-        np.testing.assert_array_equal(shared, whole[key])
+        together = np.concatenate([part[key] for part in parts])
+        np.testing.assert_array_equal(together, whole[key])
 
 
 def test_evaluation_has_every_record_once_and_one_shape(records):

@@ -45,6 +45,28 @@ def test_test_is_the_union_of_both(tiny_data_dir):
     assert data.load("test").filenames == parts[0] + parts[1]
 
 
+@pytest.mark.parametrize("split", ["validation_20", "test"])
+def test_some_classes_are_the_same_images_with_labels_of_their_own(tiny_data_dir, split):
+    whole = open_data_set(tiny_data_dir).load(split)
+    data = open_data_set(tiny_data_dir, ("neutral", "angry", "happy"))
+    some = data.load(split)
+    assert data.classes == ("angry", "happy", "neutral")
+    assert some.labels.dtype == np.int32
+    expected = [
+        (name, data.classes.index(CLASS_NAMES[label]))
+        for name, label in zip(whole.filenames, whole.labels, strict=True)
+        if CLASS_NAMES[label] in data.classes
+    ]
+    assert list(zip(some.filenames, some.labels.tolist(), strict=True)) == expected
+    numbers = [whole.filenames.index(name) for name in some.filenames]
+    np.testing.assert_array_equal(some.images(), whole.read(np.array(numbers)))
+
+
+def test_an_unknown_class_is_named_with_the_known(tiny_data_dir):
+    with pytest.raises(UserError, match=r"no class 'joyful'; choose among angry, .*, neutral"):
+        open_data_set(tiny_data_dir, ("angry", "joyful"))
+
+
 def test_an_unknown_split_is_named_with_the_known(tiny_data_dir):
     with pytest.raises(UserError, match=r"'valid' needs valid.*public_test.*validation_20"):
         open_data_set(tiny_data_dir).load("valid")

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from small_runs import SEVEN, make_history, make_run, predict
 
 from data_prep.contract import UserError
-from fer_jax.data.augment import Parameters, shift_and_flip
+from fer_jax.data.augment import Augmentation, Shifts, shift_and_flip
 from fer_jax.reporting import report as report_module
 from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.figures import plot_precision_recall
@@ -147,19 +147,16 @@ def test_augmentation_is_the_runs_own(run_page, monkeypatch):
     """Each version is one of the shifts that the config allows, mirrored or not."""
     _, predictions, _ = run_page
     monkeypatch.setattr(report_module, "data_uri", lambda image: image)
-    config = {"seed": 0, "shift": 0.05, "flip": True}
-    rows = report_module._augmented(predictions.records, config, SEVEN)
+    rows = report_module._augmented(predictions.records, Augmentation(0.05, flip=True), 0, SEVEN)
     steps = np.arange(-2, 3)
     down, right, mirrored = (grid.ravel() for grid in np.meshgrid(steps, steps, [False, True]))
     for row in rows:
         allowed = shift_and_flip(
-            np.stack([row["original"]] * len(down)), Parameters(down, right, mirrored)
+            np.stack([row["original"]] * len(down)), Shifts(down, right, mirrored)
         )
         for version in row["versions"]:
             assert (version == allowed).all(axis=(1, 2, 3)).any()
-    still = report_module._augmented(
-        predictions.records, config | {"shift": 0, "flip": False}, SEVEN
-    )
+    still = report_module._augmented(predictions.records, Augmentation(), 0, SEVEN)
     assert all((version == row["original"]).all() for row in still for version in row["versions"])
 
 

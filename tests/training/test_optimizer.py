@@ -7,7 +7,12 @@ import pytest
 
 from configs import base
 from data_prep.contract import UserError
-from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
+from fer_jax.training.optimizer import (
+    create_optimizer,
+    create_plateau,
+    create_schedule,
+    stagnates,
+)
 
 
 def configured(**changes):
@@ -75,13 +80,17 @@ def test_cosine_rises_then_falls_to_zero():
     np.testing.assert_allclose(float(schedule(120)), 0, atol=1e-8)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("seed", range(3))
-def test_plateau_cuts_when_keras_does(seed):
+def falling_then_flat(seed):
     rng = np.random.default_rng(seed)
     losses = 1 / np.arange(1, 60) ** 0.3 + rng.normal(0, 0.01, 59)
     losses[20:] = losses[20] + rng.uniform(-1e-4, 0.05, 39)
+    return losses
 
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_plateau_cuts_when_keras_does(seed):
+    losses = falling_then_flat(seed)
     settings = {"factor": 0.2, "patience": 6, "min_delta": 1e-4}
     rule = create_plateau(configured(schedule="plateau", plateau=settings))
     state = rule.init({"kernel": np.zeros((2, 2), np.float32)})
@@ -99,6 +108,34 @@ def test_plateau_cuts_when_keras_does(seed):
     ours, theirs = zip(*rates, strict=True)
     assert len(set(theirs)) > 2
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+LOSSES = {
+    "falling, then flat": falling_then_flat(0),
+    "falling by too little at a time": 1 - 0.004 * np.minimum(np.arange(30), 15),
+    "falling by as much as counts, not more": 1 - np.array([0, 0.5, 0.51, 0.511, *30 * [0.52]]),
+    "rising": np.arange(1.0, 12.0),
+}
+
+
+@pytest.mark.parametrize("losses", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("patience", [1, 3, 8])
+def test_stops_early_when_keras_does(losses, patience):
+    config = configured(early_stopping_patience=patience)
+    config.plateau.min_delta = 0.01
+    callback = keras.callbacks.EarlyStopping("val_loss", min_delta=0.01, patience=patience)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    callback.set_model(model)
+    callback.on_train_begin()
+    for epoch, loss in enumerate(losses):
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+        stops = stagnates(config, losses[: epoch + 1])
+        assert stops == model.stop_training
+        if stops:
+            break
+    assert stops
+    assert not stagnates(configured(early_stopping_patience=0), losses)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,30 @@
+"""The large CNN of a published write-up: 17,046,535 parameters, no augmentation.
+
+python -m fer_jax.main --config=configs/published/large_cnn.py
+
+The write-up reports 65.58 % training and 56.71 % validation accuracy, from Adam over 10 epochs. It
+is silent on the learning rate, here Keras's default, and on how long early stopping waits, here
+twice as long as a plateau's cut of the rate.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.shift = 0.0
+    config.flip = False
+    end_of_block = ("batch_norm", "max_pool", ("dropout", 0.25))
+    config.model.layers = (
+        *(("conv", 32), ("conv", 64), *end_of_block),
+        *(("conv", 128), ("conv", 256, 3, "VALID"), *end_of_block),
+        *(("conv", 512), ("conv", 512), *end_of_block),
+        *("flatten", ("dense", 1024), ("dropout", 0.5)),
+    )
+    config.epochs = 10
+    config.schedule = "plateau"
+    config.early_stopping_patience = 12
+    config.best_by = "val_loss"
+    return config
