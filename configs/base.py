@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
             ),
         }
     )
-    config.dtype = "float32"  # Of the computation, or bfloat16; parameters are float32.
+    config.dtype = "float32"  # Of the computation; or bfloat16, which a CPU takes for float32.
 
     # Optimisation.
     config.epochs = 25

@@ -1,4 +1,10 @@
-"""ResNet-18 with a stem for small images."""
+"""ResNet-18 with a stem for small images: 11,171,271 trainable parameters, for a GPU or TPU.
+
+python -m fer_jax.main --config=configs/resnet.py
+
+Not run in full yet. On two CPU cores a step takes 10 images/s; 50 steps in batches of 32 at a rate
+of 0.01 brought the training loss from 1.886 (mean of the first 25) to 1.834 (of the last 25).
+"""
 
 from ml_collections import ConfigDict
 

@@ -31,7 +31,7 @@ from fer_jax.reporting.report import write_report
 from fer_jax.reporting.writers import create_writer, metric_writers
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.interruption import Interruption
-from fer_jax.training.mesh import create_mesh, to_devices
+from fer_jax.training.mesh import create_mesh, supported_dtype, to_devices
 from fer_jax.training.optimizer import (
     create_optimizer,
     create_plateau,
@@ -84,8 +84,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     )
     optimizer = create_optimizer(config, schedule)
     plateau = create_plateau(config)
+    dtype = supported_dtype(config.dtype)
     build = functools.partial(
-        create_model, config.model, num_classes=len(data.classes), dtype=config.dtype
+        create_model, config.model, num_classes=len(data.classes), dtype=dtype
     )
     graph, _, _ = abstract_network(build, mesh)
     state = create_state(build, optimizer, plateau, seed=config.seed, mesh=mesh)
@@ -118,10 +119,11 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     losses = FiniteLosses()
     images_per_epoch = steps_per_epoch * config.batch_size
     table = EpochTable(config.epochs, images_per_epoch, images_done=step * config.batch_size)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     table.write(
-        f"{config.model.name}, {sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} "
-        f"parameters, on {mesh.size} x {mesh.devices.flat[0].device_kind}; {len(training):,} "
-        f"images to train on, {len(validation):,} to validate on, from {data.source} in {data_dir}"
+        f"{config.model.name}, {parameters:,} parameters, {dtype}, on {mesh.size} x "
+        f"{mesh.devices.flat[0].device_kind}; {len(training):,} images to train on and "
+        f"{len(validation):,} to validate on, from {data.source} in {data_dir}"
     )
     if step:
         table.write(f"resuming {workdir} after epoch {len(history)}, step {step:,}")

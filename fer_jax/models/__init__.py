@@ -35,8 +35,6 @@ def create_model(
     name = arguments.pop("name")
     if name not in MODELS:
         raise UserError(f"model.name is {name!r}; choose one of {', '.join(MODELS)}")
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype is {dtype!r}; choose float32 or bfloat16")
     try:
         return MODELS[name](**arguments, num_classes=num_classes, dtype=jnp.dtype(dtype), rngs=rngs)
     except TypeError as error:

@@ -22,6 +22,20 @@ def use_all_cpu_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+def supported_dtype(dtype: str) -> str:
+    """Returns the type to compute in: on a CPU always float32.
+
+    XLA's bfloat16 on CPU is slow, and under jit it gave NaN for some ResNets (jax 0.12.0). As
+    parameters are float32 all the same, a network may be trained in one and used in the other.
+
+    Raises:
+      UserError: `dtype` is neither float32 nor bfloat16.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"dtype is {dtype!r}; choose float32 or bfloat16")
+    return "float32" if jax.default_backend() == "cpu" else dtype
+
+
 def create_mesh(*batch_sizes: int) -> Mesh:
     """Returns the mesh of all devices of all processes, over which these batches must divide.
 

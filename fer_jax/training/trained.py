@@ -15,7 +15,7 @@ from numpy import ndarray
 from fer_jax.data.records import Records
 from fer_jax.models import create_model
 from fer_jax.training.checkpoints import Checkpoints
-from fer_jax.training.mesh import create_mesh
+from fer_jax.training.mesh import create_mesh, supported_dtype
 from fer_jax.training.prediction import (
     Function,
     Graph,
@@ -80,7 +80,7 @@ def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
     config, classes = ConfigDict(run["config"]), tuple(run["data"]["classes"])
     mesh = create_mesh(config.eval_batch_size)
     build = functools.partial(
-        create_model, config.model, num_classes=len(classes), dtype=config.dtype
+        create_model, config.model, num_classes=len(classes), dtype=supported_dtype(config.dtype)
     )
     graph, params, statistics = abstract_network(build, mesh)
     checkpoints = Checkpoints(workdir / "checkpoints", best_by=config.best_by, create=False)

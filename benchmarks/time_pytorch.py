@@ -1,0 +1,132 @@
+"""PyTorch's side of `benchmarks.speed`; needs PyTorch and numpy alone. Prints one line of JSON.
+
+Channels-last, images in memory as uint8, shift and flip of whole batches, Adam: what a good PyTorch
+programmer would write for a CPU. The threads are PyTorch's own choice.
+"""
+
+import json
+import resource
+import sys
+import time
+
+import torch
+from torch import nn
+
+IMAGES = 20_000
+
+
+def build_cnn(layers: list, channels: int) -> nn.Module:
+    """Builds the network that fer_jax's layer list describes."""
+    modules: list[nn.Module] = []
+    side, width = 48, channels
+    for entry in layers:
+        name, *numbers = [entry] if isinstance(entry, str) else entry
+        if name == "conv":
+            features, kernel, padding = [*numbers, *(3, "SAME")[len(numbers) - 1 :]]
+            modules += [nn.Conv2d(width, features, kernel, padding=padding.lower()), nn.ReLU()]
+            side, width = side - (kernel - 1 if padding == "VALID" else 0), features
+        elif name == "dense":
+            modules += [nn.Linear(width, numbers[0]), nn.ReLU()]
+            width = numbers[0]
+        elif name == "batch_norm":
+            modules.append((nn.BatchNorm2d if side else nn.BatchNorm1d)(width, eps=1e-3))
+        elif name == "max_pool":
+            modules.append(nn.MaxPool2d(numbers[0] if numbers else 2))
+            side //= numbers[0] if numbers else 2
+        elif name == "dropout":
+            modules.append(nn.Dropout(numbers[0]))
+        elif name == "flatten":
+            modules.append(nn.Flatten())
+            side, width = 0, width * side * side
+    return nn.Sequential(*modules, nn.Linear(width, 7))
+
+
+class Block(nn.Module):
+    """A basic residual block."""
+
+    def __init__(self, inputs: int, features: int, stride: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(inputs, features, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(features),
+            nn.ReLU(),
+            nn.Conv2d(features, features, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(features),
+        )
+        self.shortcut = nn.Identity()
+        if stride != 1 or inputs != features:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, features, 1, stride, bias=False), nn.BatchNorm2d(features)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns relu(branch + shortcut)."""
+        return torch.relu(self.branch(x) + self.shortcut(x))
+
+
+def build_resnet(channels: int, width: int) -> nn.Module:
+    """Builds ResNet-18 with a 3x3 stem."""
+    modules: list[nn.Module] = [
+        *(nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+    ]
+    inputs = width
+    for stage in range(4):
+        for index in range(2):
+            modules.append(Block(inputs, width * 2**stage, 2 if stage and not index else 1))
+            inputs = width * 2**stage
+    return nn.Sequential(*modules, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 7))
+
+
+def main(job: dict) -> None:
+    """Times what `job`, of `benchmarks.speed`, asks for."""
+    torch.manual_seed(0)
+    model, channels = job["model"], job["model"]["channels"]
+    if model["name"] == "cnn":
+        network = build_cnn(model["layers"], channels)
+    else:
+        network = build_resnet(channels, model["width"])
+    network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    images = torch.randint(0, 256, (IMAGES, 48, 48), dtype=torch.uint8)
+    labels = torch.randint(0, 7, (IMAGES,))
+    reach = round(job["shift"] * 48)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns a shifted, flipped batch, by the same gather as ours."""
+        rows = torch.randint(0, IMAGES, (job["batch_size"],))
+        index = torch.arange(48)
+        down, right = torch.randint(-reach, reach + 1, (2, len(rows), 1))
+        y, x = (index - down).clamp(0, 47), (index - right).clamp(0, 47)
+        if job["flip"]:
+            x = torch.where(torch.rand(len(rows), 1) < 0.5, 47 - x, x)
+        batch = images[rows[:, None, None], y[:, :, None], x[:, None, :]]
+        return batch, labels[rows]
+
+    def step(batch: torch.Tensor, targets: torch.Tensor) -> None:
+        x = (batch[:, None].float() / 255).expand(-1, channels, -1, -1)
+        x = x.contiguous(memory_format=torch.channels_last)
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(network(x), targets).backward()
+        optimizer.step()
+
+    def rate(draw) -> float:
+        steps, started = -2, 0.0
+        while steps < 1 or time.perf_counter() - started < job["seconds"]:
+            if steps == 0:
+                started = time.perf_counter()
+            step(*draw())
+            steps += 1
+        return steps * job["batch_size"] / (time.perf_counter() - started)
+
+    fixed = draw()
+    result = {
+        "step": rate(lambda: fixed),
+        "end_to_end": rate(draw),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "version": f"PyTorch {torch.__version__}",
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
