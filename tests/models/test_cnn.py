@@ -124,6 +124,21 @@ def test_max_pool_and_its_gradient_equal_reduce_windows():
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_max_pools_gradient_is_finite_when_compiled():
+    """As large as it takes for XLA to compute pixels anew for the gradient, rounded otherwise."""
+    layers = [("conv", 128, 3, "VALID"), "batch_norm", "max_pool", "flatten"]
+    model = build(layers, channels=1)
+    images = jnp.asarray(np.random.default_rng(0).random((2, 48, 48, 1), np.float32))
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return nnx.merge(graph, params, rest, copy=True)(images)[:, 0].sum()
+
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params)))
+
+
 def test_bfloat16_computes_in_it_but_keeps_float32(images):
     exact, rounded = build(), build(dtype="bfloat16")
     for leaf in jax.tree.leaves(nnx.state(rounded)):
