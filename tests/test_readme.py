@@ -22,6 +22,5 @@ def test_its_python_runs(tiny_data_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("FER2013_DIR", str(tiny_data_dir))
     face = next(tiny_data_dir.rglob("samples.png"))
     code = code.replace("runs/quickstart", str(tmp_path)).replace("face.png", str(face))
-    code = code.replace("config = ", "config = ")
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "eval/public_test/report.json").exists()
