@@ -15,9 +15,15 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs `main` with the arguments that are no flags.
 
     What the user can mend, a wrong flag or a `UserError`, ends in one line on standard error and
-    exit status 2; anything else in its traceback and 1.
+    exit status 2; Ctrl-C in 130; anything else in its traceback and 1.
     """
-    app.run(lambda arguments: _exit_on_user_error(main, arguments), flags_parser=_parse)
+    try:
+        app.run(lambda arguments: _exit_on_user_error(main, arguments), flags_parser=_parse)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # Whoever read the lines, such as `head`, wants no more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def set_up_jax() -> None:
@@ -47,6 +53,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
         arguments: list[str] = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
             flags.FLAGS.config.lock()  # A file that could not be read is told at the first use.
+    except SystemExit:  # Of --help, which absl ends with status 1.
+        sys.exit(0)
+    except BrokenPipeError:
+        raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # config_flags reports a misspelt key, a value of a wrong type, or a missing file in any of
         # these ways, some of them over several lines.

@@ -1,7 +1,12 @@
 """Evaluates a checkpoint of a run on a split: table, report.html and .json, predictions, pictures.
 
+It needs the workdir of a run of `python -m fer_jax.main`, and records.
+
 Example:
   python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
+
+It leaves in the workdir: eval/<split>/ with report.json, predictions.csv, report.html,
+confusion_matrix.png and samples.png.
 """
 
 import os

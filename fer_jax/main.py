@@ -1,7 +1,13 @@
-"""Trains a model. Flags and process start-up; the rest is in `train.py`.
+"""Trains the model of a config, or resumes a run that was stopped.
+
+It needs records, which `python -m data_prep` makes; configs/quickstart.py makes its own. Any knob
+of configs/base.py is a flag too.
 
 Example:
   python -m fer_jax.main --config=configs/resnet.py --config.batch_size=256
+
+It leaves in the workdir: config.json, checkpoints/ (the latest and the best), metrics.jsonl,
+report.html, figures/, TensorBoard's events and eval/ with the validation split.
 
 Several hosts run the same command, with --coordinator_address=auto on a TPU pod or under SLURM.
 """

@@ -15,7 +15,6 @@ why; 2 for a mistake in the command.
 
 import io
 import itertools
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -119,10 +118,4 @@ class _Copies:
 
 
 if __name__ == "__main__":
-    try:
-        cli.run(main)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # Whoever read the lines, such as `head`, wants no more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    cli.run(main)

@@ -82,6 +82,14 @@ def test_a_mistake_ends_in_one_line_and_status_2(flags, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("module", ["main", "evaluate", "predict", "compare", "summary"])
+def test_help_gives_an_example(module):
+    result = run(module, "--help")
+    assert result.returncode == 0
+    assert f"Example:\n  python -m fer_jax.{module} " in result.stdout
+    assert "--" in result.stdout.split("flags:")[1]
+
+
 def test_prepares_the_source_that_a_config_names(tmp_path):
     """A source that fails ends the run in its own words, and leaves nothing."""
     result = run(
