@@ -6,8 +6,7 @@ The write-up reports about 60 % validation accuracy, from Adam over 25 epochs. I
 kind of its augmentation, here shift and flip as in base.py, on the rate of its dropout, here 0.25,
 and on the learning rate, here Keras's default, falling to zero along a cosine.
 
-Here 60.06 % of validation_20 and 58.32 % of PublicTest (one run). Two CPU cores train it at about
-2,000 images/s while they have nothing else to do.
+Here 60.01 % of validation_20 and 58.82 % of PublicTest (one run), in 7 minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
