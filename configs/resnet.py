@@ -2,8 +2,9 @@
 
 python -m fer_jax.main --config=configs/resnet.py
 
-Not run in full yet. On two CPU cores a step takes 10 images/s; 50 steps in batches of 32 at a rate
-of 0.01 brought the training loss from 1.886 (mean of the first 25) to 1.834 (of the last 25).
+Not run in full yet. Two CPU cores made 4 to 10 images/s, as other work left them; 50 steps in
+batches of 32 at a rate of 0.01 brought the training loss from 1.886 (mean of the first 25) to 1.834
+(of the last 25).
 """
 
 from ml_collections import ConfigDict
