@@ -15,7 +15,11 @@ def get_config() -> ConfigDict:
     config.train_split = "train_80"
     config.validation_split = "validation_20"
     config.classes = ()  # Names of those to tell apart, ("angry", "happy") say; empty: all.
-    config.in_memory = True  # Decode every image once, at the start; otherwise at each use.
+    # Decode a split's images at the start if they take no more GiB; otherwise each at its use.
+    config.memory_gib = 4.0
+    # host: Grain reads and augments batches. device: all images are kept on the devices and
+    # augmented there, many steps at a time; needs room for them, and few CPU cores.
+    config.input = "host"
     config.batch_size = 64  # Of all devices and processes together.
     config.eval_batch_size = 512
 
@@ -56,9 +60,19 @@ def get_config() -> ConfigDict:
     # Stop after so many epochs without such a fall; 0: never.
     config.early_stopping_patience = 0
     config.label_smoothing = 0.0
+    config.mixup = 0.0  # Alpha of the beta distribution of weights of mixed images; 0: none.
+    # Evaluate moving averages of the weights, exponential, of this decay a step; 0: the weights.
+    config.ema_decay = 0.0
     config.balance_classes = False  # Weigh each class c by n / (classes * n_c) in the loss.
 
     # Checkpoints: the latest, and the best by val_accuracy or val_loss, are kept.
     config.best_by = "val_accuracy"
     config.checkpoint_every_steps = 0  # Within an epoch too; 0: after each epoch only.
+
+    # Train so many networks at once, from seeds `seed`, `seed` + 1, ..., each in a workdir of its
+    # own, `member_<k>`; evaluation takes the mean of their predictions.
+    config.ensemble = 1
+    config.learning_rates = ()  # Of each of them; empty: all have `learning_rate`.
+
+    config.profile = 0  # Steps to record after the first ones, into the workdir's profile/.
     return config.lock()

@@ -57,7 +57,7 @@ def evaluate(
     data = open_data_set(find_data_dir(data_dir or model.config.data_dir), model.classes)
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
-    records = data.load(split, in_memory=model.config.in_memory)
+    records = data.load(split)
     probabilities = model.probabilities(records)
     return write_evaluation(Predictions(workdir, split, model.step, data, records, probabilities))
 

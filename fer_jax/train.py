@@ -2,10 +2,9 @@
 
 import contextlib
 import functools
-import io
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +12,30 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
-from PIL import Image
 
-from data_prep.contract import UserError, write_atomically
+from data_prep.contract import UserError
 from fer_jax.data.augment import Augmentation
-from fer_jax.data.pipeline import training_batches
 from fer_jax.data.prepare import prepare_if_missing
-from fer_jax.data.records import Records, find_data_dir, open_data_set
+from fer_jax.data.records import find_data_dir, open_data_set
 from fer_jax.models import create_model
 from fer_jax.reporting.console import EpochTable
-from fer_jax.reporting.evaluation import write_evaluation
-from fer_jax.reporting.figures import plot_curves, to_png
-from fer_jax.reporting.history import write_history
 from fer_jax.reporting.metrics import score
-from fer_jax.reporting.predictions import Predictions
-from fer_jax.reporting.report import write_report
-from fer_jax.reporting.writers import create_writer, metric_writers
-from fer_jax.training.checkpoints import SCORES, Checkpoints
+from fer_jax.run import Run, finish_ensemble, mean_epoch, open_runs
+from fer_jax.training.checkpoints import SCORES
+from fer_jax.training.feed import FEEDS, Feed
 from fer_jax.training.interruption import Interruption
-from fer_jax.training.mesh import create_mesh, supported_dtype, to_devices
-from fer_jax.training.optimizer import (
-    create_optimizer,
-    create_plateau,
-    create_schedule,
-    stagnates,
-)
+from fer_jax.training.members import Members, member_configs
+from fer_jax.training.mesh import create_mesh, supported_dtype
+from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
 from fer_jax.training.prediction import abstract_network, make_predict, predict_records
-from fer_jax.training.run_config import claim_workdir
-from fer_jax.training.step import FiniteLosses, create_state, make_end_epoch, make_train_step
+from fer_jax.training.step import (
+    FiniteLosses,
+    TrainState,
+    create_state,
+    make_end_epoch,
+    make_train_step,
+)
+from fer_jax.training.tracing import Trace
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -53,6 +48,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Returns:
       `history`, one mapping per epoch as in metrics.jsonl; `best_step`, of the best checkpoint;
       `report`, that checkpoint's on the validation split, as in report.json; None but on process 0.
+      Of an ensemble: `members`, a list of these three; and `report`, of their mean prediction.
 
     Raises:
       UserError: config, data or workdir cannot be used, or a loss was not finite.
@@ -65,20 +61,14 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     data_dir = find_data_dir(config.data_dir)
     prepare_if_missing(data_dir, config.data_source)
     data = open_data_set(data_dir, config.classes)
-    training = data.load(config.train_split, in_memory=config.in_memory)
-    validation = data.load(config.validation_split, in_memory=config.in_memory)
-    batches = training_batches(
-        training,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augmentation=Augmentation.from_config(config),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    training = data.load(config.train_split, memory_gib=config.memory_gib)
+    validation = data.load(config.validation_split, memory_gib=config.memory_gib)
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
 
-    # 2. Network and optimiser, on the devices.
-    mesh = create_mesh(config.batch_size, config.eval_batch_size)
+    # 2. Network and optimiser, on the devices; as a rule of one member.
+    configs = member_configs(config)
+    mesh = create_mesh(config.batch_size, config.eval_batch_size, members=len(configs))
+    members = Members(len(configs), mesh)
     schedule = create_schedule(
         config, steps_per_epoch=steps_per_epoch, total_steps=steps_per_epoch * config.epochs
     )
@@ -89,112 +79,131 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         create_model, config.model, num_classes=len(data.classes), dtype=dtype
     )
     graph, _, _ = abstract_network(build, mesh)
-    state = create_state(build, optimizer, plateau, seed=config.seed, mesh=mesh)
-
-    # 3. A workdir of this config is resumed, one of another is refused.
-    claim_workdir(workdir, config, data)
-    checkpoints = Checkpoints(workdir / "checkpoints", best_by=config.best_by)
-    progress: dict[str, Any] = {"history": [], "seconds": 0.0}
-    if restored := checkpoints.restore(state, batches):
-        state, progress = restored
-    history, step = progress["history"], int(state.step)
-    writer = create_writer(workdir)
-
-    # 4. Compiled functions; the step ahead of time, so that no epoch's speed includes it.
-    weights = class_weights(training.labels, len(data.classes), balance=config.balance_classes)
-    jitted_step = make_train_step(
-        graph, optimizer, label_smoothing=config.label_smoothing, class_weights=weights, mesh=mesh
+    seeds = [member.seed for member in configs]
+    state = create_state(
+        build,
+        optimizer,
+        plateau,
+        seeds=seeds,
+        # Of the one schedule that all share.
+        rate_scales=[rate / config.learning_rate for rate in config.learning_rates],
+        ema=config.ema_decay > 0,
+        members=members,
     )
-    train_step = jitted_step.lower(state, _batch_shapes(config.batch_size, validation)).compile()
-    end_epoch = make_end_epoch(plateau, mesh)
-    predict = functools.partial(
-        predict_records,
-        make_predict(graph, mesh),
-        records=validation,
-        batch_size=config.eval_batch_size,
-        mesh=mesh,
-    )
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // members.count
 
-    # 5. Epochs: train, evaluate, save, and only then draw the next batch.
-    losses = FiniteLosses()
-    images_per_epoch = steps_per_epoch * config.batch_size
-    table = EpochTable(config.epochs, images_per_epoch, images_done=step * config.batch_size)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    table.write(
-        f"{config.model.name}, {parameters:,} parameters, {dtype}, on {mesh.size} x "
-        f"{mesh.devices.flat[0].device_kind}; {len(training):,} images to train on and "
-        f"{len(validation):,} to validate on, from {data.source} in {data_dir}"
-    )
-    if step:
-        table.write(f"resuming {workdir} after epoch {len(history)}, step {step:,}")
-    closing = contextlib.closing
-    with closing(checkpoints), closing(writer), Interruption() as interruption, table:
-        while len(history) < config.epochs and not stagnates(
-            config, [epoch["val_loss"] for epoch in history]
-        ):
-            epoch = len(history) + 1
+    with contextlib.ExitStack() as stack:
+        # 3. A workdir of this config is resumed, one of another is refused.
+        runs = [stack.enter_context(run) for run in open_runs(workdir, config, configs, data)]
+
+        # 4. Compiled functions.
+        weights = class_weights(training.labels, len(data.classes), balance=config.balance_classes)
+        train_step = make_train_step(
+            graph,
+            optimizer,
+            class_weights=weights,
+            label_smoothing=config.label_smoothing,
+            mixup=config.mixup,
+            ema_decay=config.ema_decay,
+        )
+        feed = FEEDS[config.input](
+            train_step,
+            state,
+            training,
+            batch_size=config.batch_size,
+            seeds=seeds,
+            augmentation=Augmentation.from_config(config),
+            members=members,
+        )
+        state = _restore(runs, state, feed, members)
+        step = int(np.max(state.step))
+        end_epoch = make_end_epoch(plateau, members)
+        predict = functools.partial(
+            predict_records,
+            make_predict(graph, mesh),
+            records=validation,
+            batch_size=config.eval_batch_size,
+            mesh=mesh,
+        )
+
+        # 5. Epochs: train, evaluate, save, and only then draw the next batch.
+        images_per_epoch = steps_per_epoch * config.batch_size
+        table = EpochTable(config.epochs, images_per_epoch, images_done=step * config.batch_size)
+        ensemble = f" in each of {members.count} members" if members.count > 1 else ""
+        table.write(
+            f"{config.model.name}, {parameters:,} parameters{ensemble}, {dtype}, on {mesh.size} x "
+            f"{mesh.devices.flat[0].device_kind}; {len(training):,} images to train on and "
+            f"{len(validation):,} to validate on, from {data.source} in {data_dir}"
+        )
+        epoch = step // steps_per_epoch
+        if step:
+            table.write(f"resuming {workdir} after epoch {epoch}, step {step:,}")
+        interruption = stack.enter_context(Interruption())
+        trace = stack.enter_context(Trace(workdir / "profile", config.profile))
+        stack.enter_context(table)
+        losses = FiniteLosses()
+        while not all(run.finished for run in runs):
+            epoch += 1
             first_step, started, stop = step, time.perf_counter(), False
             while step < epoch * steps_per_epoch:
-                state, loss = train_step(state, to_devices(next(batches), mesh))
-                step += 1
-                losses.add(step, loss)
-                table.advance(config.batch_size)
+                every = config.checkpoint_every_steps or steps_per_epoch
+                save_at = min(epoch * steps_per_epoch, (step // every + 1) * every)
+                state, latest, taken = feed.advance(state, save_at - step)
+                losses.add(step + 1, latest)
+                step += taken
+                table.advance(taken * config.batch_size)
+                trace.advance(taken, state)
                 stop = interruption.asked(step)
-                save = config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0
-                if (stop or save) and step < epoch * steps_per_epoch:
+                if (stop or step == save_at) and step < epoch * steps_per_epoch:
                     losses.check_all()
-                    seconds = progress["seconds"] + time.perf_counter() - started
-                    checkpoints.save(state, batches, {"history": history, "seconds": seconds}, {})
+                    seconds = time.perf_counter() - started
+                    for k, (run, position) in enumerate(zip(runs, feed.positions(), strict=True)):
+                        run.save(members.pick(state, k), position, seconds=seconds)
                     if stop:
                         sys.exit(f"stopped at step {step}; the same command goes on from there")
             losses.check_all()
-            metrics = jax.device_get(state.metrics.compute())
             seconds = time.perf_counter() - started
-            progress["seconds"] += seconds
 
-            probabilities = predict(state.params, state.statistics)
-            val_loss, val_accuracy = score(probabilities, validation.labels)
-            losses.add(step, val_loss)
+            numbers = []
+            for k in range(members.count):
+                member = members.pick(state, k)
+                metrics = jax.device_get(member.metrics.compute())
+                val_loss, val_accuracy = score(predict(**member.network), validation.labels)
+                numbers.append(
+                    {
+                        "epoch": epoch,
+                        "step": step,
+                        "train_loss": float(metrics["loss"]),
+                        "train_accuracy": float(metrics["accuracy"]),
+                        "val_loss": val_loss,
+                        "val_accuracy": val_accuracy,
+                        "learning_rate": float(schedule(step - 1) * member.scale),
+                        "images_per_second": (step - first_step) * config.batch_size / seconds,
+                    }
+                )
+            val_losses = members.array([of_member["val_loss"] for of_member in numbers])
+            losses.add(step, val_losses[..., None])
             losses.check_all()
-            plateau_scale = 1.0 if state.plateau is None else float(state.plateau.scale)
-            history.append(
-                {
-                    "epoch": epoch,
-                    "step": step,
-                    "train_loss": float(metrics["loss"]),
-                    "train_accuracy": float(metrics["accuracy"]),
-                    "val_loss": val_loss,
-                    "val_accuracy": val_accuracy,
-                    "learning_rate": float(schedule(step - 1)) * plateau_scale,
-                    "images_per_second": (step - first_step) * config.batch_size / seconds,
-                    "seconds": progress["seconds"],
-                }
-            )
-            state = end_epoch(state, val_loss)
-            checkpoints.save(state, batches, progress, history[-1])
-            if jax.process_index() == 0:
-                write_history(workdir / "metrics.jsonl", history)
-            writer.write_scalars(step, history[-1])
-            best = max(reversed(history), key=SCORES[config.best_by])
-            table.add(history[-1], best=best is history[-1])
+            state = end_epoch(state, val_losses)
+            for k, (run, position) in enumerate(zip(runs, feed.positions(), strict=True)):
+                member = members.pick(state, k)
+                if run.finished:  # Early: it is kept where the others are, to resume with them.
+                    run.save(member, position, seconds=0.0)
+                else:
+                    run.add_epoch(member, position, seconds=seconds, **numbers[k])
+            best = members.count == 1 and runs[0].best is runs[0].history[-1]
+            table.add(mean_epoch(numbers), best=best)
             if stop:
                 sys.exit(f"stopped after epoch {epoch}; the same command goes on from there")
 
         # 6. The best checkpoint, evaluated and pictured.
-        checkpoints.wait()
-        best_step = checkpoints.find_step("best")
-        params, statistics = checkpoints.restore_model(best_step, state.params, state.statistics)
-        probabilities = predict(params, statistics)
-        report = None
-        if jax.process_index() == 0:
-            predictions = Predictions(
-                workdir, config.validation_split, best_step, data, validation, probabilities
-            )
-            report = write_evaluation(predictions)
-            _write_figures(workdir / "figures", history, predictions.directory, writer)
-            page = workdir / "report.html"
-            write_report(page, predictions, report, history=history, training=training)
-    return {"history": history, "best_step": best_step, "report": report}
+        member = members.pick(state, 0)
+        results, probabilities = zip(
+            *(run.finish(member, predict, validation, training) for run in runs), strict=True
+        )
+    if members.count == 1:
+        return results[0]
+    return finish_ensemble(workdir, config, data, results, probabilities, validation, training)
 
 
 def class_weights(
@@ -213,36 +222,32 @@ def class_weights(
     return (len(labels) / (classes * counts)).astype(np.float32)
 
 
+def _restore(runs: Sequence[Run], state: TrainState, feed: Feed, members: Members) -> TrainState:
+    """Goes back to the latest step of which all runs have a checkpoint, if there is one."""
+    step = max(set.intersection(*(run.checkpoints.steps() for run in runs)), default=0)
+    for run in runs:
+        run.checkpoints.delete_after(step)
+    if not step:
+        return state
+    restored = [run.restore(step, members.pick(state, k)) for k, run in enumerate(runs)]
+    states, positions = zip(*restored, strict=True)
+    feed.move_to(positions)
+    return members.stack(states)
+
+
 def _check(config: ConfigDict) -> None:
-    for key in ("epochs", "batch_size", "eval_batch_size"):
+    for key in ("epochs", "batch_size", "eval_batch_size", "ensemble"):
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]}; give 1 or more")
     if config.best_by not in SCORES:
         raise UserError(f"best_by is {config.best_by!r}; choose one of {', '.join(SCORES)}")
-    for key in ("shift", "zoom", "label_smoothing"):
+    if config.input not in FEEDS:
+        raise UserError(f"input is {config.input!r}; choose one of {', '.join(FEEDS)}")
+    for key in ("shift", "zoom", "label_smoothing", "ema_decay"):
         if not 0 <= config[key] < 1:
             raise UserError(f"{key} is {config[key]}; give a fraction in [0, 1)")
-
-
-def _batch_shapes(batch_size: int, records: Records) -> dict[str, jax.ShapeDtypeStruct]:
-    image = records.read(np.arange(1))
-    return {
-        "image": jax.ShapeDtypeStruct((batch_size, *image.shape[1:]), image.dtype),
-        "label": jax.ShapeDtypeStruct((batch_size,), records.labels.dtype),
-    }
-
-
-def _write_figures(
-    directory: Path,
-    history: Sequence[Mapping[str, Any]],
-    evaluation_dir: Path,
-    writer: metric_writers.MetricWriter,
-) -> None:
-    """Gathers the run's pictures, for people and for TensorBoard."""
-    pictures = {"curves": to_png(plot_curves(history))}
-    for name in ("confusion_matrix", "samples"):
-        pictures[name] = (evaluation_dir / f"{name}.png").read_bytes()
-    for name, png in pictures.items():
-        write_atomically(directory / f"{name}.png", png)
-        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-        writer.write_images(history[-1]["step"], {name: pixels})
+    for key in ("mixup", "memory_gib", "profile"):
+        if config[key] < 0:
+            raise UserError(f"{key} is {config[key]}; give 0 or more")
+    if config.ensemble > 1 and jax.process_count() > 1:
+        raise UserError("ensemble needs a single process; start one run per host instead")

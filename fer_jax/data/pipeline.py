@@ -59,7 +59,8 @@ def training_batches(
         .random_map(read_and_augment)
     )
     # Whole batches gathered from memory take less time than handing them between threads.
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    threads = {"num_threads": 0} if records.in_memory else {}
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(**threads)))
 
 
 def evaluation_batches(

@@ -1,6 +1,7 @@
 """Reads the array records that `python -m data_prep` wrote, by split name."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from data_prep.contract import FILENAME, IMAGE, LABEL, UserError, record_dir
+from data_prep.contract import FILENAME, IMAGE, IMAGE_SIZE, LABEL, UserError, record_dir
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 VALIDATION_FRACTION = 0.2
+_CHUNK = 4_096  # Records read at a time, whose decoded images take 10 MB.
 _SPLIT_SEED = 2013  # The 80/20 split is one and the same for every run, whatever its seed.
 
 
@@ -26,11 +28,13 @@ class Records:
       labels: Int32[n], each an index into the class names.
       filenames: n names, as the source gave them.
       read: maps k record numbers to their images, UInt8[k, 48, 48, 1].
+      in_memory: whether `read` only copies, or reads files and decodes.
     """
 
     labels: Int[np.ndarray, " n"]
     filenames: Sequence[str]
     read: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k 48 48 1"]]
+    in_memory: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,6 +45,7 @@ class Records:
             labels=self.labels[indices],
             filenames=[self.filenames[i] for i in indices],
             read=lambda wanted: self.read(indices[wanted]),
+            in_memory=self.in_memory,
         )
 
     def images(self) -> UInt8[np.ndarray, "n 48 48 1"]:
@@ -73,26 +78,27 @@ class DataSet:
         self.fingerprint = str(metadata.get("fingerprint", ""))
         self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
 
-    def load(self, split: str, *, in_memory: bool = True) -> Records:
+    def load(self, split: str, *, memory_gib: float = math.inf) -> Records:
         """Loads a split by name, without the records of classes left out.
 
         Args:
           split: a split on disk; `train_80` or `validation_20`, the stratified floor split of
             `train`; or `test` for the union of `public_test` and `private_test`.
-          in_memory: decode every image once, now; otherwise at each `read`.
+          memory_gib: decode every image of its file once, now, if they take no more than so many
+            GiB; otherwise at each `read`.
 
         Raises:
           UserError: there is no such split.
         """
         # Split before classes are left out: an image is on the same side for every run.
-        records = self._load(split, in_memory)
+        records = self._load(split, memory_gib * 2**30)
         subset = records.take(np.flatnonzero(np.isin(records.labels, self._kept)))
         labels = np.searchsorted(self._kept, subset.labels).astype(np.int32)
         return dataclasses.replace(subset, labels=labels)
 
-    def _load(self, split: str, in_memory: bool) -> Records:
+    def _load(self, split: str, memory: float) -> Records:
         if split in ("train_80", "validation_20"):
-            whole = self._load("train", in_memory)
+            whole = self._load("train", memory)
             train, validation = stratified_split(whole.labels, VALIDATION_FRACTION)
             return whole.take(train if split == "train_80" else validation)
         union = split == "test" and "test" not in self.split_sizes
@@ -103,9 +109,10 @@ class DataSet:
                 f"split {split!r} needs {' and '.join(missing)}, which the data set has not; "
                 f"choose one of {', '.join(known)}"
             )
-        key = ("+".join(parts), in_memory)
+        size = sum(self.split_sizes[part] for part in parts) * IMAGE_SIZE**2
+        key = ("+".join(parts), size <= memory)
         if key not in self._read_before:
-            self._read_before[key] = _read(self._builder.as_data_source(key[0]), in_memory)
+            self._read_before[key] = _read(self._builder.as_data_source(key[0]), in_memory=key[1])
         return self._read_before[key]
 
 
@@ -153,15 +160,20 @@ def stratified_split(
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 
 
-def _read(source: Any, in_memory: bool) -> Records:
+def _read(source: Any, *, in_memory: bool) -> Records:
     def read(indices):
         return np.stack([record[IMAGE] for record in source.__getitems__(indices.tolist())])
 
-    records = source.__getitems__(range(len(source)))
-    if in_memory:
-        read = np.stack([record[IMAGE] for record in records]).__getitem__
+    labels, filenames, images = [], [], []
+    for start in range(0, len(source), _CHUNK):
+        records = source.__getitems__(range(start, min(start + _CHUNK, len(source))))
+        labels += [record[LABEL] for record in records]
+        filenames += [record[FILENAME].decode() for record in records]
+        if in_memory:
+            images.append(np.stack([record[IMAGE] for record in records]))
     return Records(
-        labels=np.array([record[LABEL] for record in records], np.int32),
-        filenames=[record[FILENAME].decode() for record in records],
-        read=read,
+        labels=np.array(labels, np.int32),
+        filenames=filenames,
+        read=np.concatenate(images).__getitem__ if in_memory else read,
+        in_memory=in_memory,
     )

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import grain
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
@@ -24,14 +23,17 @@ SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
 class Checkpoints:
     """Saves runs under `directory`, asynchronously, and restores them; `close` waits.
 
-    A checkpoint holds four items: `model` (parameters and statistics: all that prediction needs),
-    `training` (the rest of the state), `input` (the position of the batches) and `progress`.
+    A checkpoint holds four items: `model` (parameters and statistics, or their averages: all that
+    prediction needs), `training` (the rest of the state), `input` (the position of the batches) and
+    `progress`.
     """
 
-    def __init__(self, directory: epath.PathLike, *, best_by: str, create: bool = True):
+    def __init__(
+        self, directory: epath.PathLike, *, best_by: str, latest: int = 1, create: bool = True
+    ):
         self._score = SCORES[best_by]
         # `max_to_keep` with `best_fn` would delete the latest, and with it the way to resume.
-        keep = AnyPreservationPolicy([LatestN(1), BestN(n=1, get_metric_fn=self._score)])
+        keep = AnyPreservationPolicy([LatestN(latest), BestN(n=1, get_metric_fn=self._score)])
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).resolve(),
             # Without `best_fn` no metrics would be kept beside the checkpoints.
@@ -45,7 +47,7 @@ class Checkpoints:
     def save(
         self,
         state: TrainState,
-        batches: grain.DatasetIterator,
+        position: Any,
         progress: Mapping[str, Any],
         metrics: Mapping[str, float],
     ) -> None:
@@ -53,9 +55,9 @@ class Checkpoints:
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
-                model=ocp.args.StandardSave(_model_part(state)),
+                model=ocp.args.StandardSave(state.network),
                 training=ocp.args.StandardSave(_training_part(state)),
-                input=ocp.args.JsonSave(batches.get_state()),
+                input=ocp.args.JsonSave(position),
                 # A copy, since it is written while the run goes on.
                 progress=ocp.args.JsonSave(copy.deepcopy(progress)),
             ),
@@ -63,32 +65,37 @@ class Checkpoints:
             force=True,
         )
 
-    def restore(
-        self, state: TrainState, batches: grain.DatasetIterator
-    ) -> tuple[TrainState, dict[str, Any]] | None:
-        """Restores the latest checkpoint: returns state and progress, and moves `batches` there.
+    def steps(self) -> set[int]:
+        """Returns the steps of which there is a checkpoint."""
+        return set(self._manager.all_steps())
+
+    def delete_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, as the run goes on from this one."""
+        for later in [other for other in self.steps() if other > step]:
+            self._manager.delete(later)
+
+    def restore(self, step: int, state: TrainState) -> tuple[TrainState, Any, dict[str, Any]]:
+        """Restores the checkpoint at `step`.
 
         Args:
+          step: of a checkpoint.
           state: of this run, whose shapes, types and placement the restored one takes.
-          batches: the run's input; left as it is where there is no checkpoint.
 
         Returns:
-          State and progress, or None where there is no checkpoint.
+          State, position of the input and progress, as they were saved.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(_model_part(state)),
+                model=ocp.args.StandardRestore(state.network),
                 training=ocp.args.StandardRestore(_training_part(state)),
                 input=ocp.args.JsonRestore(),
                 progress=ocp.args.JsonRestore(),
             ),
         )
-        batches.set_state(restored["input"])
-        return state.replace(**restored["model"], **restored["training"]), restored["progress"]
+        network = restored["model"]
+        state = state.replace(**(network if state.ema is None else {"ema": network}))
+        return state.replace(**restored["training"]), restored["input"], restored["progress"]
 
     def restore_model(
         self, step: int, params: nnx.State, statistics: nnx.State
@@ -137,15 +144,14 @@ class Checkpoints:
         self._manager.close()
 
 
-def _model_part(state: TrainState) -> dict[str, Any]:
-    return {"params": state.params, "statistics": state.statistics}
-
-
 def _training_part(state: TrainState) -> dict[str, Any]:
-    return {
+    part = {
         "step": state.step,
         "optimizer": state.optimizer,
         "plateau": state.plateau,
-        "dropout_key": state.dropout_key,
+        "random_key": state.random_key,
         "metrics": state.metrics,
     }
+    if state.ema is not None:  # Otherwise they are the network that is saved as the model.
+        part |= {"params": state.params, "statistics": state.statistics}
+    return part

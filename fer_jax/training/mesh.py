@@ -1,5 +1,10 @@
-"""One mesh of all devices, with one axis, `data`: the same code for a CPU, a GPU or a pod."""
+"""One mesh of all devices: the same code for a CPU, a GPU or a pod.
 
+Its axes are `data`, over which batches are split, and `member`, over which the members of an
+ensemble are; that one is of length 1 where a single network is trained.
+"""
+
+import math
 import os
 from collections.abc import Mapping
 
@@ -36,10 +41,11 @@ def supported_dtype(dtype: str) -> str:
     return "float32" if jax.default_backend() == "cpu" else dtype
 
 
-def create_mesh(*batch_sizes: int) -> Mesh:
+def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:
     """Returns the mesh of all devices of all processes, over which these batches must divide.
 
-    On CPU, where a device is only a way to use a core, the cores left over by a batch are left out.
+    As many devices as divide `members` are along its axis `member`, the others along `data`. On
+    CPU, where a device is only a way to use a core, the cores left over by a batch are left out.
 
     Raises:
       UserError: a batch does not divide over the devices.
@@ -54,7 +60,13 @@ def create_mesh(*batch_sizes: int) -> Mesh:
             f"batches of {' and '.join(map(str, batch_sizes))} do not divide over "
             f"{len(devices)} devices; choose multiples of {len(devices)}"
         )
-    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+    along = math.gcd(members, len(devices))
+    return jax.make_mesh(
+        (along, len(devices) // along),
+        ("member", "data"),
+        (AxisType.Auto, AxisType.Auto),
+        devices=devices,
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -63,13 +75,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_over_devices(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: rows split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The sharding of a batch: rows split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
-def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Makes the global batch of every process's own rows, split over the devices."""
-    sharding = split_over_devices(mesh)
+def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """Makes the global batch of every process's own rows, laid out as `sharding` says."""
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
     }

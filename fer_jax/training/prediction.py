@@ -95,6 +95,8 @@ def predict_records(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    sharding = split_over_devices(mesh)
     # All batches are under way before the first result is waited for.
-    results = [function(params, statistics, to_devices(batch, mesh)["image"]) for batch in batches]
+    on_devices = (to_devices(batch, sharding)["image"] for batch in batches)
+    results = [function(params, statistics, images) for images in on_devices]
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(records)], *results)

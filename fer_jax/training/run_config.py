@@ -15,7 +15,12 @@ from fer_jax.data.records import DataSet
 
 _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Where the data lies, or comes from, does not matter to a run; which data it is does.
-_PLACES = ("data_dir", "data_source")
+_IMMATERIAL = ("data_dir", "data_source", "memory_gib", "profile")
+
+
+def member_workdirs(workdir: Path, count: int) -> list[Path]:
+    """Returns the workdirs of an ensemble's members; of a single run its own."""
+    return [workdir] if count == 1 else [workdir / f"member_{k}" for k in range(count)]
 
 
 def claim_workdir(workdir: Path, config: ConfigDict, data: DataSet) -> None:
@@ -73,7 +78,7 @@ def _refuse_differences(workdir: Path, old: Mapping, new: Mapping) -> None:
     differences = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if key not in _PLACES and before.get(key) != now.get(key)
+        if key not in _IMMATERIAL and before.get(key) != now.get(key)
     ]
     if differences:
         raise UserError(

@@ -3,9 +3,12 @@
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float
@@ -23,17 +26,17 @@ from fer_jax.training.prediction import (
     make_predict,
     predict_records,
 )
-from fer_jax.training.run_config import read_run
+from fer_jax.training.run_config import member_workdirs, read_run
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """What `load_trained` returns.
+    """What `load_trained` returns: a network, or the members of an ensemble.
 
     Attributes:
       config: of the run.
       classes: names, in the order of the probabilities.
-      step: of the checkpoint.
+      step: of the checkpoint; of an ensemble the latest one.
       graph: the network's structure.
       mesh: of the devices that hold its parameters.
     """
@@ -43,23 +46,29 @@ class TrainedModel:
     step: int
     graph: Graph
     mesh: Mesh
-    _params: nnx.State
-    _statistics: nnx.State
+    _networks: Sequence[tuple[nnx.State, nnx.State]]
 
     def probabilities(self, records: Records) -> Float[ndarray, "n classes"]:
         """Returns the probability of each class for each record."""
         return self.apply(self._predict, records)
 
     def apply(self, function: Function, records: Records) -> Any:
-        """Returns what a function compiled for `graph` and `mesh` makes of each record."""
-        return predict_records(
-            function,
-            self._params,
-            self._statistics,
-            records,
-            batch_size=self.config.eval_batch_size,
-            mesh=self.mesh,
-        )
+        """Returns what a function compiled for `graph` and `mesh` makes of each record.
+
+        Of an ensemble: the mean of what it makes with each member.
+        """
+        results = [
+            predict_records(
+                function,
+                params,
+                statistics,
+                records,
+                batch_size=self.config.eval_batch_size,
+                mesh=self.mesh,
+            )
+            for params, statistics in self._networks
+        ]
+        return jax.tree.map(lambda *members: np.mean(members, axis=0), *results)
 
     @functools.cached_property
     def _predict(self) -> Function:
@@ -67,11 +76,11 @@ class TrainedModel:
 
 
 def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
-    """Reads a run's network back.
+    """Reads a run's network back, or an ensemble's.
 
     Args:
       workdir: of the run.
-      checkpoint: "best", "latest" or a step.
+      checkpoint: "best", "latest" or a step; each member of an ensemble has its own best.
 
     Raises:
       UserError: there is no such run or checkpoint.
@@ -83,16 +92,17 @@ def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
         create_model, config.model, num_classes=len(classes), dtype=supported_dtype(config.dtype)
     )
     graph, params, statistics = abstract_network(build, mesh)
-    checkpoints = Checkpoints(workdir / "checkpoints", best_by=config.best_by, create=False)
-    with contextlib.closing(checkpoints):
-        step = checkpoints.find_step(checkpoint)
-        params, statistics = checkpoints.restore_model(step, params, statistics)
+    steps, networks = [], []
+    for member in member_workdirs(workdir, config.get("ensemble", 1)):
+        checkpoints = Checkpoints(member / "checkpoints", best_by=config.best_by, create=False)
+        with contextlib.closing(checkpoints):
+            steps.append(checkpoints.find_step(checkpoint))
+            networks.append(checkpoints.restore_model(steps[-1], params, statistics))
     return TrainedModel(
         config=config,
         classes=classes,
-        step=step,
+        step=max(steps),
         graph=graph,
         mesh=mesh,
-        _params=params,
-        _statistics=statistics,
+        _networks=networks,
     )

@@ -20,7 +20,7 @@ def test_streaming_and_memory_give_the_same_images(tiny_data_dir):
     data = open_data_set(tiny_data_dir)
     wanted = np.array([5, 0, 41])
     for split in ("train", "validation_20", "test"):
-        in_memory, streamed = (data.load(split, in_memory=kept) for kept in (True, False))
+        in_memory, streamed = (data.load(split, memory_gib=gib) for gib in (1.0, 1e-6))
         np.testing.assert_array_equal(in_memory.read(wanted), streamed.read(wanted))
         assert in_memory.filenames == streamed.filenames
 

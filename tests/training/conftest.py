@@ -9,6 +9,8 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh
 
 from fer_jax.models import create_model
+from fer_jax.training.members import Members
+from fer_jax.training.mesh import replicated
 from fer_jax.training.prediction import abstract_network
 from fer_jax.training.step import create_state, make_train_step
 
@@ -17,7 +19,8 @@ from fer_jax.training.step import create_state, make_train_step
 def make_mesh() -> Callable[[int], Mesh]:
     def make(devices: int) -> Mesh:
         chosen = jax.devices()[:devices]
-        return jax.make_mesh((devices,), ("data",), (AxisType.Auto,), devices=chosen)
+        axes = ("member", "data")
+        return jax.make_mesh((1, devices), axes, 2 * (AxisType.Auto,), devices=chosen)
 
     return make
 
@@ -37,19 +40,18 @@ def build() -> Callable[..., nnx.Module]:
 
 @pytest.fixture
 def start(build) -> Callable:
-    """Returns state and step for a mesh and an optimiser."""
+    """Returns state and compiled step for a mesh and an optimiser."""
 
-    def make(mesh, optimizer, plateau=None, *, label_smoothing=0.0, class_weights=(1.0,) * 7):
+    def make(mesh, optimizer, plateau=None, *, class_weights=(1.0,) * 7, **options):
         graph, _, _ = abstract_network(build, mesh)
-        state = create_state(build, optimizer, plateau, seed=0, mesh=mesh)
-        step = make_train_step(
-            graph,
-            optimizer,
-            label_smoothing=label_smoothing,
-            class_weights=np.asarray(class_weights, np.float32),
-            mesh=mesh,
+        ema = options.get("ema_decay", 0.0) > 0
+        state = create_state(
+            build, optimizer, plateau, members=Members(1, mesh), seeds=[0], ema=ema
         )
-        return state, step
+        weights = np.asarray(class_weights, np.float32)
+        step = make_train_step(graph, optimizer, class_weights=weights, **options)
+        sharding = replicated(mesh)
+        return state, jax.jit(step, donate_argnums=0, out_shardings=sharding)
 
     return make
 

@@ -8,7 +8,8 @@ from flax import nnx
 
 from data_prep.contract import UserError
 from fer_jax.train import class_weights
-from fer_jax.training.mesh import create_mesh, to_devices
+from fer_jax.training.members import Members
+from fer_jax.training.mesh import create_mesh, split_over_devices, to_devices
 from fer_jax.training.prediction import abstract_network
 from fer_jax.training.step import FiniteLosses, make_end_epoch
 
@@ -30,7 +31,7 @@ def losses_on(devices, make_mesh, start, steps=20):
     state, step = start(mesh, optax.adam(1e-3))
     losses = []
     for batch in batches(steps):
-        state, loss = step(state, to_devices(batch, mesh))
+        state, loss = step(state, to_devices(batch, split_over_devices(mesh)))
         losses.append(float(loss))
     return losses, state
 
@@ -58,7 +59,7 @@ def test_loss_equals_the_formula(make_mesh, start, batch, build):
     graph, _, _ = abstract_network(build, mesh)
     model = nnx.merge(graph, plain.params, plain.statistics, copy=True)
     model.train()
-    key = jax.random.fold_in(jax.random.wrap_key_data(plain.dropout_key), 0)
+    key = jax.random.fold_in(jax.random.wrap_key_data(plain.random_key), 0)
     logits = model(batch["image"].astype(np.float32) / 255, rngs=nnx.Rngs(dropout=key))
     log_p = np.asarray(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True), np.float64)
     of_label = log_p[np.arange(16), batch["label"]]
@@ -85,7 +86,7 @@ def test_metrics_are_means_over_the_epoch_and_start_anew(make_mesh, start, batch
         state, loss = step(state, batch)
         losses.append(float(loss))
     np.testing.assert_allclose(state.metrics.compute()["loss"], np.mean(losses), rtol=1e-6)
-    state = make_end_epoch(None, mesh)(state, 1.0)
+    state = make_end_epoch(None, Members(1, mesh))(state, 1.0)
     state, loss = step(state, batch)
     np.testing.assert_allclose(state.metrics.compute()["loss"], loss, rtol=1e-6)
 
@@ -96,16 +97,22 @@ def test_the_state_is_consumed(make_mesh, start, batch):
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_step():
+def test_a_loss_that_is_not_finite_is_named_with_its_step_and_member():
     losses = FiniteLosses()
     for step in range(1, 10):
-        losses.add(step, np.float32(np.inf if step == 7 else 1.0))
+        losses.add(step, np.array([np.inf if step == 7 else 1.0]))
     with pytest.raises(UserError, match="the loss is inf at step 7"):
+        losses.check_all()
+    several = np.ones((3, 5))
+    several[2, 1] = several[0, 4] = np.nan
+    losses = FiniteLosses()
+    losses.add(100, several)
+    with pytest.raises(UserError, match="the loss of member 2 is nan at step 101"):
         losses.check_all()
     late = FiniteLosses()
     with pytest.raises(UserError, match="the loss is nan at step 1"):
         for step in range(1, 30):
-            late.add(step, np.float32(np.nan))
+            late.add(step, np.array([np.nan]))
     assert step < 20
 
 

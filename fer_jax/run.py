@@ -1,0 +1,207 @@
+"""One run as its workdir shows it: config, checkpoints, history, events, and reports at the end."""
+
+import io
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from PIL import Image
+
+from data_prep.contract import write_atomically
+from fer_jax.data.records import DataSet, Records
+from fer_jax.reporting.evaluation import write_evaluation
+from fer_jax.reporting.figures import plot_curves, to_png
+from fer_jax.reporting.history import write_history
+from fer_jax.reporting.predictions import Predictions
+from fer_jax.reporting.report import write_report
+from fer_jax.reporting.writers import create_writer, metric_writers
+from fer_jax.training.checkpoints import SCORES, Checkpoints
+from fer_jax.training.optimizer import stagnates
+from fer_jax.training.run_config import claim_workdir, member_workdirs
+from fer_jax.training.step import TrainState
+
+Predict = Callable[[nnx.State, nnx.State], Float[np.ndarray, "n classes"]]
+
+
+class Run:
+    """What happens to one network's workdir while it is trained; a context manager.
+
+    Attributes:
+      history: one mapping per epoch, as in metrics.jsonl.
+      seconds: how long it has been trained.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path, data: DataSet, *, latest: int = 1):
+        """Claims the workdir; `latest` is how many of the latest checkpoints are kept.
+
+        Raises:
+          UserError: the workdir is of another config, or cannot be one.
+        """
+        claim_workdir(workdir, config, data)
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self.checkpoints = Checkpoints(
+            workdir / "checkpoints", best_by=config.best_by, latest=latest
+        )
+        self._writer = create_writer(workdir)
+        self._config, self._workdir, self._data = config, workdir, data
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.checkpoints.close()
+        self._writer.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is no epoch to come."""
+        losses = [epoch["val_loss"] for epoch in self.history]
+        return len(losses) >= self._config.epochs or stagnates(self._config, losses)
+
+    @property
+    def best(self) -> Mapping[str, Any]:
+        """The best epoch so far, of equals the latest."""
+        return max(reversed(self.history), key=SCORES[self._config.best_by])
+
+    def restore(self, step: int, state: TrainState) -> tuple[TrainState, Any]:
+        """Goes back to the checkpoint at `step`; returns its state and position of the input."""
+        state, position, progress = self.checkpoints.restore(step, state)
+        self.history, self.seconds = progress["history"], progress["seconds"]
+        return state, position
+
+    def save(self, state: TrainState, position: Any, *, seconds: float) -> None:
+        """Saves within an epoch that has taken `seconds` so far."""
+        self._save(state, position, self.seconds + seconds, {})
+
+    def add_epoch(
+        self, state: TrainState, position: Any, *, seconds: float, **numbers: float
+    ) -> None:
+        """Saves after an epoch that took `seconds`, and writes its `numbers` for all to see."""
+        self.seconds += seconds
+        self.history.append({**numbers, "seconds": self.seconds})
+        self._save(state, position, self.seconds, self.history[-1])
+        if jax.process_index() == 0:
+            write_history(self._workdir / "metrics.jsonl", self.history)
+        self._writer.write_scalars(int(state.step), self.history[-1])
+
+    def _save(
+        self, state: TrainState, position: Any, seconds: float, metrics: Mapping[str, float]
+    ) -> None:
+        progress = {"history": self.history, "seconds": seconds}
+        self.checkpoints.save(state, position, progress, metrics)
+
+    def finish(
+        self, state: TrainState, predict: Predict, validation: Records, training: Records
+    ) -> tuple[dict[str, Any], Float[np.ndarray, "n classes"]]:
+        """Evaluates the best checkpoint on the validation split, and writes pictures and reports.
+
+        Args:
+          state: whose shapes, types and placement the best network takes.
+          predict: from a network to the probabilities of `validation`.
+          validation: records to evaluate on.
+          training: records that it was trained on.
+
+        Returns:
+          What `train` returns of a run; and the probabilities.
+        """
+        self.checkpoints.wait()
+        step = self.checkpoints.find_step("best")
+        probabilities = predict(*self.checkpoints.restore_model(step, **state.network))
+        report = None
+        if jax.process_index() == 0:
+            split = self._config.validation_split
+            predictions = Predictions(
+                self._workdir, split, step, self._data, validation, probabilities
+            )
+            report = write_evaluation(predictions)
+            _write_figures(
+                self._workdir / "figures", self.history, predictions.directory, self._writer
+            )
+            page = self._workdir / "report.html"
+            write_report(page, predictions, report, history=self.history, training=training)
+        return {"history": self.history, "best_step": step, "report": report}, probabilities
+
+
+def open_runs(
+    workdir: Path, config: ConfigDict, members: Sequence[ConfigDict], data: DataSet
+) -> Iterator[Run]:
+    """Opens the workdir of a single run, or those of an ensemble's members.
+
+    Raises:
+      UserError: as `Run` does.
+    """
+    count = len(members)
+    if count > 1:
+        claim_workdir(workdir, config, data)
+    for folder, member in zip(member_workdirs(workdir, count), members, strict=True):
+        # Of members the last two: stopped while saving they may be an epoch apart.
+        yield Run(member, folder, data, latest=min(count, 2))
+
+
+def finish_ensemble(
+    workdir: Path,
+    config: ConfigDict,
+    data: DataSet,
+    results: Sequence[Mapping[str, Any]],
+    probabilities: Sequence[Float[np.ndarray, "n classes"]],
+    validation: Records,
+    training: Records,
+) -> dict[str, Any]:
+    """Evaluates the mean of the members' predictions, and leaves in `workdir` what a run leaves.
+
+    Except for checkpoints and events, which the members have; the history is the mean of theirs.
+
+    Args:
+      workdir: of the ensemble.
+      config: likewise.
+      data: the data set.
+      results: of the members, see `Run.finish`.
+      probabilities: likewise.
+      validation: records that these are of.
+      training: records that the members were trained on.
+
+    Returns:
+      What `train` returns of an ensemble.
+    """
+    epochs = itertools.zip_longest(*(result["history"] for result in results))
+    history = [mean_epoch([epoch for epoch in members if epoch]) for members in epochs]
+    write_history(workdir / "metrics.jsonl", history)
+    predictions = Predictions(
+        workdir,
+        config.validation_split,
+        max(result["best_step"] for result in results),
+        data,
+        validation,
+        np.mean(probabilities, axis=0),
+    )
+    report = write_evaluation(predictions)
+    write_report(workdir / "report.html", predictions, report, history=history, training=training)
+    return {"members": list(results), "report": report}
+
+
+def mean_epoch(members: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Returns the means of the members' numbers of one epoch."""
+    return {key: np.mean([member[key] for member in members]).item() for key in members[0]}
+
+
+def _write_figures(
+    directory: Path,
+    history: Sequence[Mapping[str, Any]],
+    evaluation_dir: Path,
+    writer: metric_writers.MetricWriter,
+) -> None:
+    """Gathers the run's pictures, for people and for TensorBoard."""
+    pictures = {"curves": to_png(plot_curves(history))}
+    for name in ("confusion_matrix", "samples"):
+        pictures[name] = (evaluation_dir / f"{name}.png").read_bytes()
+    for name, png in pictures.items():
+        write_atomically(directory / f"{name}.png", png)
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        writer.write_images(history[-1]["step"], {name: pixels})

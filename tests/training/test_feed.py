@@ -1,0 +1,173 @@
+"""Both feeds: the batches they train on, their resumption, and members beside single runs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+
+from fer_jax.data.augment import Augmentation
+from fer_jax.data.records import Records
+from fer_jax.training.feed import FEEDS, DeviceFeed
+from fer_jax.training.members import Members
+from fer_jax.training.mesh import create_mesh
+from fer_jax.training.prediction import abstract_network
+from fer_jax.training.step import create_state, make_train_step
+
+IMAGES, BATCH = 90, 16
+
+
+@pytest.fixture
+def records() -> Records:
+    """Images of one grey level each, their number; brighter from left to right by up to 12."""
+    numbers = np.arange(IMAGES, dtype=np.uint8)[:, None, None, None]
+    images = np.broadcast_to(2 * numbers, (IMAGES, 48, 48, 1)) + np.arange(48)[:, None] // 4
+    labels = np.arange(IMAGES, dtype=np.int32) % 7
+    return Records(labels, [""] * IMAGES, images.astype(np.uint8).__getitem__)
+
+
+def watched(feed, records, *, steps, seed=0, **augmentation):
+    """Returns all batches that a feed hands to the step, by a step which only writes them down."""
+
+    def step(state, batch):
+        seen = {
+            name: jax.lax.dynamic_update_index_in_dim(state[name], batch[name], state["step"], 0)
+            for name in batch
+        }
+        return _Attributes(step=state.step + 1, **seen), jnp.float32(1.0)
+
+    members = Members(1, create_mesh(BATCH))
+    state = _Attributes(
+        step=jnp.int32(0),
+        image=jnp.zeros((steps, BATCH, 48, 48, 1), jnp.uint8),
+        label=jnp.zeros((steps, BATCH), jnp.int32),
+    )
+    state = jax.device_put(state, members.state_sharding)
+    feed = FEEDS[feed](
+        step,
+        state,
+        records,
+        batch_size=BATCH,
+        seeds=[seed],
+        augmentation=Augmentation(**augmentation),
+        members=members,
+    )
+    taken = 0
+    while taken < steps:
+        state, losses, count = feed.advance(state, steps - taken)
+        assert losses[..., :count].tolist() == [1.0] * count
+        taken += count
+    return np.asarray(state.image).reshape(-1, 48, 48), np.asarray(state.label).reshape(-1)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class _Attributes(dict):
+    """A state of any fields."""
+
+    __getattr__ = dict.__getitem__
+
+    def tree_flatten_with_keys(self):
+        keys = sorted(self)
+        return [(jax.tree_util.DictKey(key), self[key]) for key in keys], tuple(keys)
+
+    @classmethod
+    def tree_unflatten(cls, keys, leaves):
+        return cls(zip(keys, leaves, strict=True))
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+def test_each_pass_has_every_record_once_in_its_own_order(feed, records):
+    images, labels = watched(feed, records, steps=45)
+    numbers = images[:, 0, 0] // 2
+    np.testing.assert_array_equal(labels, numbers % 7)
+    passes = numbers.reshape(-1, IMAGES)
+    assert len(passes) == 8
+    for one_pass in passes:
+        assert sorted(one_pass) == list(range(IMAGES))
+    assert len({tuple(one_pass) for one_pass in passes}) == 8
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+def test_the_seed_decides(feed, records):
+    one, same, other = (
+        watched(feed, records, steps=3, seed=seed, shift=0.1, flip=True)[0] for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_both_feeds_augment_alike(records):
+    """Means and spreads of what shows how far images were shifted, and which were mirrored."""
+    facts = []
+    for feed in FEEDS:
+        images, _ = watched(feed, records, steps=180, shift=0.25, flip=True)
+        ramp = images.astype(int)
+        mirrored = ramp[:, 24, 47] < ramp[:, 24, 0]
+        # A shifted ramp repeats its edge: the columns that all equal the first, or the last.
+        edge = (ramp[:, 24] == ramp[:, 24, :1]).sum(axis=1)
+        facts.append((mirrored.mean(), edge.mean(), edge.std()))
+    # 2,880 images: a standard error is 0.01 of a half, and 0.1 columns of the mean.
+    np.testing.assert_allclose(facts[0][0], 0.5, atol=0.04)
+    np.testing.assert_allclose(facts[1][0], 0.5, atol=0.04)
+    np.testing.assert_allclose(facts[0][1:], facts[1][1:], atol=0.5)
+
+
+def trained(build, records, *, feed, steps, seeds, rates=(), at_once=100):
+    """Returns each member's state, and its losses; on four devices."""
+    along = math.gcd(len(seeds), 4)
+    axes, types = ("member", "data"), 2 * (AxisType.Auto,)
+    mesh = jax.make_mesh((along, 4 // along), axes, types, devices=jax.devices()[:4])
+    members = Members(len(seeds), mesh)
+    graph, _, _ = abstract_network(build, mesh)
+    # Not Adam, which would blow up the rounding of gradients that are nearly zero.
+    optimizer = optax.sgd(0.01, momentum=0.9)
+    state = create_state(build, optimizer, None, members=members, seeds=seeds, rate_scales=rates)
+    step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32), mixup=0.2)
+    feed = FEEDS[feed](
+        step,
+        state,
+        records,
+        batch_size=BATCH,
+        seeds=seeds,
+        augmentation=Augmentation(shift=0.1, flip=True),
+        members=members,
+    )
+    losses, taken = [], 0
+    while taken < steps:
+        state, latest, count = feed.advance(state, min(at_once, steps - taken))
+        losses.append(np.asarray(latest)[..., :count].reshape(len(seeds), count))
+        taken += count
+    return [members.pick(state, k) for k in range(len(seeds))], np.concatenate(losses, axis=1)
+
+
+def test_many_steps_at_once_are_those_steps_one_by_one(build, records):
+    (one,), by_ones = trained(build, records, feed="device", steps=9, seeds=[3], at_once=1)
+    (many,), at_once = trained(build, records, feed="device", steps=9, seeds=[3])
+    np.testing.assert_allclose(at_once, by_ones, atol=1e-5)
+    assert int(one.step) == int(many.step) == 9
+
+
+def test_a_call_is_bounded_and_says_how_many_steps_it_took(build, records):
+    assert trained(build, records, feed="device", steps=DeviceFeed._MOST + 5, seeds=[0])[
+        1
+    ].size == (DeviceFeed._MOST + 5)
+
+
+@pytest.mark.parametrize("feed", FEEDS)
+def test_a_member_is_the_single_run_of_its_seed_and_rate(feed, build, records):
+    rates = (1.0, 0.1)
+    members, losses = trained(build, records, feed=feed, steps=6, seeds=[5, 6], rates=rates)
+    for k, rate in enumerate(rates):
+        (alone,), of_alone = trained(
+            build, records, feed=feed, steps=6, seeds=[5 + k], rates=(rate,)
+        )
+        np.testing.assert_allclose(losses[k], of_alone[0], atol=2e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            jax.device_get(members[k].params),
+            jax.device_get(alone.params),
+        )
+    assert np.ptp(losses[:, 0]) > 1e-3
