@@ -20,6 +20,7 @@ from fer_jax.reporting.figures import plot_curves, to_png
 from fer_jax.reporting.history import write_history
 from fer_jax.reporting.predictions import Predictions
 from fer_jax.reporting.report import write_report
+from fer_jax.reporting.seeds import write_members
 from fer_jax.reporting.writers import create_writer, metric_writers
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.optimizer import stagnates
@@ -182,6 +183,7 @@ def finish_ensemble(
         np.mean(probabilities, axis=0),
     )
     report = write_evaluation(predictions)
+    write_members(workdir, config.validation_split, [result["report"] for result in results])
     write_report(workdir / "report.html", predictions, report, history=history, training=training)
     return {"members": list(results), "report": report}
 

@@ -109,9 +109,10 @@ class DeviceFeed(Feed):
 
     Many steps are taken by one call, whose order and augmentation follow from the seed and the
     number of the step alone: a position is nothing that would have to be saved.
-    """
 
-    _MOST = 32  # Steps of one call: a run hears of an interruption only after them.
+    A run hears of an interruption only between calls. On a CPU a call takes a single step, since
+    XLA's weight gradients of convolutions are many times as slow there within a loop.
+    """
 
     def __init__(
         self,
@@ -123,7 +124,10 @@ class DeviceFeed(Feed):
         seeds: Sequence[int],
         augmentation: Augmentation,
         members: Members,
+        most: int | None = None,
     ):
+        """As `HostFeed`; a call takes at most `most` steps, by default what suits the devices."""
+        most = self._most = most or (1 if jax.default_backend() == "cpu" else 32)
         mesh, length = members.mesh, len(records)
         over = PartitionSpec("data" if members.count > 1 else mesh.axis_names)
         rows = NamedSharding(mesh, over)
@@ -146,11 +150,11 @@ class DeviceFeed(Feed):
             order = jnp.concatenate(
                 [
                     jax.random.permutation(jax.random.fold_in(order_key, first_pass + k), length)
-                    for k in range(1 + -(-self._MOST * batch_size // length))
+                    for k in range(1 + -(-most * batch_size // length))
                 ]
             )
 
-            def one_step(k: Int[Array, ""], carry: tuple[TrainState, Losses]):
+            def one_step(k: int | Int[Array, ""], carry: tuple[TrainState, Losses]):
                 state, losses = carry
                 wanted = jax.lax.dynamic_slice_in_dim(order, offset + k * batch_size, batch_size)
                 key = jax.random.fold_in(augmentation_key, state.step)
@@ -163,7 +167,8 @@ class DeviceFeed(Feed):
                 state, loss = step(state, batch)
                 return state, losses.at[k].set(loss)
 
-            return jax.lax.fori_loop(0, count, one_step, (state, jnp.zeros(self._MOST)))
+            start = (state, jnp.zeros(most))
+            return one_step(0, start) if most == 1 else jax.lax.fori_loop(0, count, one_step, start)
 
         self._steps = _compile(
             members, members.each(many_steps, shared=(2, 3, 4)), state, self._seeds, *self._data, 1
@@ -171,7 +176,7 @@ class DeviceFeed(Feed):
 
     @override
     def advance(self, state, most):
-        count = min(most, self._MOST)
+        count = min(most, self._most)
         return *self._steps(state, self._seeds, *self._data, count), count
 
     @override

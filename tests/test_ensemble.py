@@ -1,0 +1,120 @@
+"""Several members trained at once: what they leave, how they go on, and what they say together."""
+
+import json
+
+import numpy as np
+import pytest
+from test_train import read_history, stop_at, without_time
+
+from configs import base
+from data_prep.contract import UserError
+from fer_jax import Predictor
+from fer_jax.evaluate import evaluate
+from fer_jax.reporting.predictions import read_predictions
+from fer_jax.train import train
+
+
+@pytest.fixture
+def config(tiny_data_dir):
+    config = base.get_config()
+    config.data_dir = str(tiny_data_dir)
+    config.model.layers = ("max_pool", "max_pool", "flatten", ("dense", 16))
+    config.optimizer = "sgd"
+    config.learning_rate = 0.01
+    config.batch_size = 16
+    config.eval_batch_size = 32
+    config.epochs = 3
+    config.ensemble = 2
+    return config
+
+
+def test_members_are_runs_of_their_own(config, tmp_path):
+    config.learning_rates = (0.01, 0.03)
+    config.ema_decay = 0.9
+    result = train(config, tmp_path / "both")
+    for k, rate in enumerate(config.learning_rates):
+        folder = tmp_path / f"both/member_{k}"
+        single = json.loads((folder / "config.json").read_text())["config"]
+        assert (single["seed"], single["ensemble"], single["learning_rate"]) == (k, 1, rate)
+        config_of_one = config.copy_and_resolve_references()
+        config_of_one.update(seed=k, ensemble=1, learning_rate=rate, learning_rates=())
+        alone = train(config_of_one, tmp_path / f"alone_{k}")
+        history = read_history(folder)
+        assert history == result["members"][k]["history"]
+        for epoch, expected in zip(history, alone["history"], strict=True):
+            for key in ("train_loss", "val_loss", "val_accuracy", "learning_rate"):
+                assert epoch[key] == pytest.approx(expected[key], abs=1e-4), (k, key)
+        report = json.loads((folder / "eval/validation_20/report.json").read_text())
+        assert report["accuracy"] == alone["report"]["accuracy"]
+        assert (folder / "report.html").exists()
+    assert result["members"][0]["history"] != result["members"][1]["history"]
+
+
+def test_the_ensemble_is_the_mean_of_its_members(config, tmp_path):
+    result = train(config, tmp_path)
+    members = [tmp_path / "member_0", tmp_path / "member_1"]
+    report = evaluate(tmp_path, "public_test")
+    for split in ("validation_20", "public_test"):
+        mean = np.mean([read_predictions(m, split).probabilities for m in members], axis=0)
+        together = read_predictions(tmp_path, split)
+        np.testing.assert_allclose(together.probabilities, mean, atol=1e-6)
+        written = json.loads((tmp_path / f"eval/{split}/report.json").read_text())
+        assert written["accuracy"] == np.mean(mean.argmax(axis=1) == together.labels)
+        seeds = json.loads((tmp_path / f"eval/{split}/members.json").read_text())
+        single = [
+            json.loads((m / f"eval/{split}/report.json").read_text())["accuracy"] for m in members
+        ]
+        assert seeds["accuracy"] == single
+        assert seeds["mean"] == pytest.approx(np.mean(single))
+        assert seeds["sd"] == pytest.approx(np.std(single, ddof=1))
+    assert result["report"]["accuracy"] != report["accuracy"]
+    assert (tmp_path / "report.html").exists()
+    history = read_history(tmp_path)
+    histories = [read_history(member) for member in members]
+    for epoch, ones in zip(history, zip(*histories, strict=True), strict=True):
+        assert epoch["val_loss"] == pytest.approx(np.mean([one["val_loss"] for one in ones]))
+
+    face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
+    together, *ones = (
+        Predictor.from_workdir(workdir)(face).probabilities for workdir in (tmp_path, *members)
+    )
+    np.testing.assert_allclose(together, np.mean(ones, axis=0), atol=1e-6)
+
+
+def test_resumes_all_members_from_the_same_step(config, tmp_path):
+    config.checkpoint_every_steps = 4
+    whole = train(config, tmp_path / "whole")
+    stop_at(config, tmp_path / "stopped", step=14)
+    # As if it had been killed while the second member was still saving.
+    steps = sorted(p for p in (tmp_path / "stopped/member_1/checkpoints").iterdir())
+    assert len(steps) >= 2
+    latest = max(steps, key=lambda path: int(path.name))
+    latest.rename(latest.with_name("gone.orbax-checkpoint-tmp"))
+    resumed = train(config, tmp_path / "stopped")
+    for one, other in zip(whole["members"], resumed["members"], strict=True):
+        assert without_time(one["history"]) == without_time(other["history"])
+        assert one["report"] == other["report"]
+
+
+def test_a_member_that_stops_early_waits_for_the_others(config, tmp_path):
+    config.learning_rates = (1e-9, 0.03)
+    config.early_stopping_patience = 1
+    config.epochs = 4
+    lengths = [len(m["history"]) for m in train(config, tmp_path)["members"]]
+    assert lengths == [2, 4]
+    assert len(read_history(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"learning_rates": (0.1,)}, "1 rates for ensemble = 2; give one for each"),
+        ({"ensemble": 0}, "ensemble is 0; give 1 or more"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_told_in_a_line(config, tmp_path, knobs, message):
+    config.update(knobs)
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
