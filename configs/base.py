@@ -22,13 +22,18 @@ def get_config() -> ConfigDict:
     config.input = "host"
     config.batch_size = 64  # Of all devices and processes together.
     config.eval_batch_size = 512
+    # Of an image in evaluation, whose probabilities are averaged: one (itself), flip (and its
+    # mirror image), ten_crop (corners and centre, 44x44, and their mirror images).
+    config.views = "one"
 
-    # Augmentation of training images: by whole pixels while rotation, shear and zoom are off.
+    # Augmentation of training images: by whole pixels unless rotation, shear, zoom or crop is on.
     config.shift = 0.1  # Largest shift each way, as a fraction of height and width.
     config.flip = True  # Mirror every second image.
     config.rotation = 0.0  # Largest rotation each way, in degrees.
     config.shear = 0.0  # Largest angle each way by which columns lean, in degrees.
     config.zoom = 0.0  # Divide height and width by factors from 1 - zoom to 1 + zoom each.
+    config.crop = 1.0  # Smallest area of a random crop, as a fraction of the image's; 1: no crop.
+    config.erasing = 0.0  # Probability that a random rectangle is erased.
 
     # Model: a name of fer_jax.models.MODELS, and the arguments of what it names.
     config.model = ConfigDict(

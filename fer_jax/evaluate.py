@@ -22,6 +22,9 @@ from fer_jax import cli
 _WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.", required=True)
 _SPLIT = flags.DEFINE_string("split", None, "Which images, for example test.", required=True)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
+_VIEWS = flags.DEFINE_enum(
+    "views", None, ["one", "flip", "ten_crop"], "Average over these, if not those of the run."
+)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Records, if not those of the run.")
 
 
@@ -30,6 +33,7 @@ def evaluate(
     split: str,
     *,
     checkpoint: str = "best",
+    views: str | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Evaluates a run's checkpoint on a split, and writes `eval/<split>` into its workdir.
@@ -38,13 +42,16 @@ def evaluate(
       workdir: of the run.
       split: see `DataSet.load`.
       checkpoint: "best", "latest" or a step.
+      views: of each image, whose probabilities are averaged, see `configs/base.py`; default: those
+        of the run.
       data_dir: of the records; default: those that the run was trained on.
 
     Returns:
       The report, as in report.json.
 
     Raises:
-      UserError: there is no such run, checkpoint, data set or split, or classes differ.
+      UserError: there is no such run, checkpoint, data set or split, there are no such views, or
+        classes differ.
     """
     # Imported here, so that a wrong flag is told at once.
     from fer_jax.data.records import find_data_dir, open_data_set
@@ -53,13 +60,15 @@ def evaluate(
     from fer_jax.training.trained import load_trained
 
     workdir = Path(workdir)
-    model = load_trained(workdir, checkpoint)
+    model = load_trained(workdir, checkpoint, views)
     data = open_data_set(find_data_dir(data_dir or model.config.data_dir), model.classes)
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     records = data.load(split)
     probabilities = model.probabilities(records)
-    return write_evaluation(Predictions(workdir, split, model.step, data, records, probabilities))
+    return write_evaluation(
+        Predictions(workdir, split, model.step, data, records, probabilities, model.views)
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -67,7 +76,11 @@ def main(arguments: Sequence[str]) -> None:
     cli.refuse_arguments(arguments)
     cli.set_up_jax()
     report = evaluate(
-        _WORKDIR.value, _SPLIT.value, checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value
+        _WORKDIR.value,
+        _SPLIT.value,
+        checkpoint=_CHECKPOINT.value,
+        views=_VIEWS.value,
+        data_dir=_DATA_DIR.value,
     )
 
     from fer_jax.reporting.evaluation import print_report

@@ -24,6 +24,8 @@ def make_run(workdir: Path, **config) -> Path:
             "rotation": 0.0,
             "shear": 0.0,
             "zoom": 0.0,
+            "crop": 1.0,
+            "erasing": 0.0,
             "learning_rate": 1e-3,
             "train_split": "train_80",
             "validation_split": "validation_20",

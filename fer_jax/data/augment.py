@@ -1,9 +1,11 @@
-"""Random shift, flip, rotation, shear and zoom of whole batches, for numpy and jax.numpy alike.
+"""Random changes of whole batches of images, for numpy and jax.numpy alike.
 
-Random numbers come in as an array, so that Grain's generators and JAX's keys drive the same code.
+Shift, flip, rotation, shear, zoom and crop are one resampling; then a rectangle is erased. Random
+numbers come in as an array, so that Grain's generators and JAX's keys drive the same code.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,13 +14,22 @@ from jaxtyping import Bool, Float, Int, UInt8
 FRACTION_BITS = 11
 """Of the coordinates that `resample` reads at: all it adds up fits into int32."""
 
+CROP_RATIO = 4 / 3
+"""Greatest ratio of a crop's width to its height, and the other way round, where the image's is 1;
+that of Szegedy et al., "Going Deeper with Convolutions" (2015)."""
+
+ERASED_AREAS, ERASED_RATIO = (0.02, 0.33), 1 / 0.3
+"""Area of an erased rectangle, as a fraction of the image's, and greatest ratio of its sides: those
+of Zhong et al., but for the largest area, there 0.4, here torchvision's, as in FER-2013 recipes."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How far images may be changed; ranges mean what they mean to Keras's `ImageDataGenerator`.
+    """How far images may be changed.
 
-    With shift and flip alone, images move by whole pixels, each of which is kept as it is. With any
-    of the others all of them together are one resampling, whose shifts are fractional.
+    Shift to zoom mean what they mean to Keras's `ImageDataGenerator`. With shift and flip alone,
+    images move by whole pixels, each of which is kept as it is. With any of rotation to crop all of
+    them together are one resampling, whose shifts are fractional.
 
     Attributes:
       shift: largest shift each way, as a fraction of height and of width.
@@ -26,6 +37,11 @@ class Augmentation:
       rotation: largest rotation each way, in degrees.
       shear: largest angle each way that columns are turned by beyond rows, in degrees.
       zoom: height and width are divided by one factor each, from 1 - zoom to 1 + zoom.
+      crop: smallest area of a random crop, as a fraction of the image's; it lies inside the image
+        and is resized to the whole, before anything else happens to it. 1 takes the whole. Scales
+        of "0.8 to 1.2" are 0.8 here: torchvision's `RandomResizedCrop`, too, refuses a crop that
+        the image does not hold. Only `zoom` shows what lies outside.
+      erasing: probability that a rectangle is erased.
     """
 
     shift: float = 0.0
@@ -33,6 +49,8 @@ class Augmentation:
     rotation: float = 0.0
     shear: float = 0.0
     zoom: float = 0.0
+    crop: float = 1.0
+    erasing: float = 0.0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Augmentation":
@@ -41,13 +59,18 @@ class Augmentation:
 
     @property
     def resamples(self) -> bool:
-        """Whether anything but shift and flip is asked for."""
-        return any((self.rotation, self.shear, self.zoom))
+        """Whether pixels are mixed, which shift and flip alone do not do."""
+        return any((self.rotation, self.shear, self.zoom, self.crops))
+
+    @property
+    def crops(self) -> bool:
+        """Whether less than the whole image may be taken."""
+        return self.crop < 1
 
     @property
     def draws(self) -> int:
         """Uniform random numbers that `augment` takes for each image."""
-        return 7 if self.resamples else 3
+        return (7 if self.resamples else 3) + (4 if self.crops else 0) + (6 if self.erasing else 0)
 
 
 class Shifts(NamedTuple):
@@ -56,6 +79,15 @@ class Shifts(NamedTuple):
     down: Int[Any, " batch"]
     right: Int[Any, " batch"]
     mirrored: Bool[Any, " batch"]
+
+
+class Boxes(NamedTuple):
+    """A rectangle in each image of a batch, in fractions of the image's height and width."""
+
+    top: Float[Any, " batch"]
+    left: Float[Any, " batch"]
+    height: Float[Any, " batch"]
+    width: Float[Any, " batch"]
 
 
 def augment(
@@ -73,12 +105,15 @@ def augment(
     _, height, width, _ = images.shape
     if augmentation.resamples:
         matrices = draw_matrices(uniforms, augmentation, height=height, width=width)
-        return resample(images, matrices)
-    return shift_and_flip(images, draw_shifts(uniforms, augmentation, height=height, width=width))
+        images = resample(images, matrices)
+    else:
+        shifts = draw_shifts(uniforms, augmentation, height=height, width=width)
+        images = shift_and_flip(images, shifts)
+    return erase(images, uniforms[:, -6:], augmentation.erasing) if augmentation.erasing else images
 
 
 def draw_shifts(
-    uniforms: Float[Any, "batch 3"], augmentation: Augmentation, *, height: int, width: int
+    uniforms: Float[Any, "batch draws"], augmentation: Augmentation, *, height: int, width: int
 ) -> Shifts:
     """Turns uniform numbers in [0, 1) into one shift and flip for each image."""
     xp = uniforms.__array_namespace__()
@@ -102,13 +137,62 @@ def shift_and_flip(
     return images[xp.arange(batch)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
+def draw_boxes(
+    uniforms: Float[Any, "batch 4"], *, areas: tuple[float, float], ratio: float
+) -> Boxes:
+    """Turns uniform numbers in [0, 1) into one rectangle inside each image.
+
+    Args:
+      uniforms: numpy or JAX array.
+      areas: least and greatest area, drawn uniformly.
+      ratio: greatest of width to height and of height to width, drawn log-uniformly among those at
+        which the rectangle fits into the image.
+    """
+    xp = uniforms.__array_namespace__()
+    least, greatest = areas
+    log_area = xp.log(least + (greatest - least) * uniforms[:, 0])
+    log_ratio = (2 * uniforms[:, 1] - 1) * xp.minimum(math.log(ratio), -log_area)
+    height, width = (xp.exp((log_area + sign * log_ratio) / 2) for sign in (-1, 1))
+    return Boxes(uniforms[:, 2] * (1 - height), uniforms[:, 3] * (1 - width), height, width)
+
+
+def erase(
+    images: UInt8[Any, "batch height width channels"],
+    uniforms: Float[Any, "batch 6"],
+    probability: float,
+) -> UInt8[Any, "batch height width channels"]:
+    """Erases a random rectangle of some of the images.
+
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020. The rectangle has one random grey
+    level, not noise, which would take a random number for each pixel.
+
+    Args:
+      images: numpy or JAX arrays, as is the result.
+      uniforms: of the same kind, in [0, 1).
+      probability: of an image to be changed.
+    """
+    xp = images.__array_namespace__()
+    _, height, width, _ = images.shape
+    box = draw_boxes(uniforms[:, 2:], areas=ERASED_AREAS, ratio=ERASED_RATIO)
+
+    def inside(size: int, start: Float[Any, " batch"], extent: Float[Any, " batch"]) -> Any:
+        centres = (xp.arange(size, dtype=xp.float32) + 0.5) / size
+        return (start[:, None] <= centres) & (centres < (start + extent)[:, None])
+
+    rows, columns = inside(height, box.top, box.height), inside(width, box.left, box.width)
+    chosen = uniforms[:, 0] < probability
+    erased = chosen[:, None, None] & rows[:, :, None] & columns[:, None, :]
+    grey = (256 * uniforms[:, 1]).astype(xp.uint8)
+    return xp.where(erased[..., None], grey[:, None, None, None], images)
+
+
 def draw_matrices(
-    uniforms: Float[Any, "batch 7"], augmentation: Augmentation, *, height: int, width: int
+    uniforms: Float[Any, "batch draws"], augmentation: Augmentation, *, height: int, width: int
 ) -> Int[Any, "batch 2 3"]:
     """Turns uniform numbers in [0, 1) into one matrix for `resample` for each image.
 
     Rotation, shift, shear, zoom and flip are composed about the centre as Keras composes them
-    (`apply_affine_transform` of its `ImageDataGenerator`).
+    (`apply_affine_transform` of its `ImageDataGenerator`), of the crop where there is one.
     """
     xp = uniforms.__array_namespace__()
     signed = 2 * uniforms - 1
@@ -123,11 +207,25 @@ def draw_matrices(
 
     sine, cosine = xp.sin(turn), xp.cos(turn)
     y, x = (height - 1) / 2, (width - 1) / 2
-    entries = []
-    for by_row, by_column, offset in (
+    rows = [
         (zoom_down * xp.cos(lean), zoom_right * sine, y + cosine * down + sine * right),
         (-zoom_down * xp.sin(lean), zoom_right * cosine, x + cosine * right - sine * down),
-    ):
+    ]
+    if augmentation.crops:
+        box = draw_boxes(uniforms[:, 7:11], areas=(augmentation.crop, 1.0), ratio=CROP_RATIO)
+        # The middle of the first pixel of a crop lies half a pixel of the crop inside it.
+        starts = (
+            height * box.top + (box.height - 1) / 2,
+            width * box.left + (box.width - 1) / 2,
+        )
+        rows = [
+            (scale * by_row, scale * by_column, scale * offset + start)
+            for (by_row, by_column, offset), scale, start in zip(
+                rows, (box.height, box.width), starts, strict=True
+            )
+        ]
+    entries = []
+    for by_row, by_column, offset in rows:
         entries += [by_row, by_column, offset - by_row * y - by_column * x]
     fixed_point = xp.round(2**FRACTION_BITS * xp.stack(entries, axis=1))
     return fixed_point.astype(xp.int32).reshape(-1, 2, 3)

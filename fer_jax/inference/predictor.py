@@ -102,6 +102,8 @@ class Predictor:
     ) -> tuple[Prediction, Float[np.ndarray, "n rows columns"]]:
         """Predicts, and shows where each face bears out its label, by Grad-CAM.
 
+        It explains the face as it is: other views that the run averages are left out.
+
         Args:
           images: as for a call.
 

@@ -18,8 +18,8 @@ def write_evaluation(predictions: Predictions) -> dict[str, Any]:
     """Writes what is known of the predictions into the run's `eval/<split>`; returns the report.
 
     Each file is written atomically:
-      report.json: `classification_metrics`; `intervals`, which is `confidence_intervals`; and
-        `checkpoint_step`.
+      report.json: `classification_metrics`; `intervals`, which is `confidence_intervals`;
+        `checkpoint_step`; and `views`.
       predictions.csv: see `Predictions.to_csv`.
       confusion_matrix.png.
       samples.png: 35 images drawn at random, the same ones whenever `n` is the same.
@@ -34,6 +34,7 @@ def write_evaluation(predictions: Predictions) -> dict[str, Any]:
     report = classification_metrics(probabilities, records.labels, classes)
     report["intervals"] = confidence_intervals(probabilities, records.labels)
     report["checkpoint_step"] = int(predictions.checkpoint_step)
+    report["views"] = predictions.views
 
     shown = predictions.shown
     samples = plot_samples(
@@ -83,6 +84,7 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
     headline.add_row("NLL", f"{report['nll']:.4f} nats")
     headline.add_row("ECE", f"{100 * report['ece']:.2f} %")
     headline.add_row("checkpoint", f"step {report['checkpoint_step']:,}")
+    headline.add_row("views", report["views"])
 
     console = Console(width=80, highlight=False)
     console.print(table)

@@ -27,6 +27,7 @@ class Predictions:
       data: the data set that the split is of.
       records: of the split, n of them.
       probabilities: Float[n, classes], rows that sum to 1.
+      views: of each image, whose probabilities they are the mean of.
 
     Raises:
       ValueError: not one row, label and file name per record.
@@ -38,6 +39,7 @@ class Predictions:
     data: DataSet
     records: Records
     probabilities: Float[np.ndarray, "n classes"]
+    views: str = "one"
 
     def __post_init__(self):
         names, labels = len(self.records.filenames), len(self.records.labels)

@@ -192,6 +192,7 @@ def _facts(predictions: Predictions, run: Mapping[str, Any]) -> dict[str, dict[s
             "data source": data.source,
             "fingerprint": data.fingerprint,
             "checkpoint": f"step {predictions.checkpoint_step:,}",
+            "views": predictions.views,
         },
         "Trained": {
             "model": config["model"]["name"],

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from fer_jax.data.pipeline import evaluation_batches
 from fer_jax.data.records import Records
 from fer_jax.training.mesh import replicated, split_over_devices, to_devices
+from fer_jax.training.views import choose_views
 
 Graph = Any  # nnx.GraphDef[Classifier]: the structure of a network, without its arrays.
 Function = Callable[[nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Any]
@@ -46,13 +47,28 @@ def abstract_network(
     return graph, place(params), place(statistics)
 
 
-def make_predict(graph: Graph, mesh: Mesh) -> Function:
-    """Returns the compiled function to probabilities, Float[batch, classes]."""
+def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
+    """Returns the compiled function to probabilities, Float[batch, classes].
+
+    Args:
+      graph: the network's structure.
+      mesh: of the devices.
+      views: of each image, whose probabilities are averaged: a key of `VIEWS`.
+
+    Raises:
+      UserError: there are no such views.
+    """
+    to_views = choose_views(views)
 
     def predict(params, statistics, images):
         model = nnx.merge(graph, params, statistics)
         model.eval()
-        return jax.nn.softmax(model(to_unit_range(images)))
+        # One view after another: a batch of all of them is no faster, and takes as many times the
+        # memory.
+        probabilities = jax.lax.map(
+            lambda view: jax.nn.softmax(model(view)), to_views(to_unit_range(images))
+        )
+        return probabilities.mean(axis=0)
 
     return compile_for(mesh, predict)
 

@@ -37,6 +37,7 @@ class TrainedModel:
       config: of the run.
       classes: names, in the order of the probabilities.
       step: of the checkpoint; of an ensemble the latest one.
+      views: of each image, whose probabilities are averaged.
       graph: the network's structure.
       mesh: of the devices that hold its parameters.
     """
@@ -44,6 +45,7 @@ class TrainedModel:
     config: ConfigDict
     classes: tuple[str, ...]
     step: int
+    views: str
     graph: Graph
     mesh: Mesh
     _networks: Sequence[tuple[nnx.State, nnx.State]]
@@ -72,15 +74,16 @@ class TrainedModel:
 
     @functools.cached_property
     def _predict(self) -> Function:
-        return make_predict(self.graph, self.mesh)
+        return make_predict(self.graph, self.mesh, self.views)
 
 
-def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
+def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = None) -> TrainedModel:
     """Reads a run's network back, or an ensemble's.
 
     Args:
       workdir: of the run.
       checkpoint: "best", "latest" or a step; each member of an ensemble has its own best.
+      views: see `configs/base.py`; default: those of the run.
 
     Raises:
       UserError: there is no such run or checkpoint.
@@ -102,6 +105,7 @@ def load_trained(workdir: Path, checkpoint: str = "best") -> TrainedModel:
         config=config,
         classes=classes,
         step=max(steps),
+        views=views or config.get("views", "one"),  # Runs older than the knob had one.
         graph=graph,
         mesh=mesh,
         _networks=networks,

@@ -1,24 +1,35 @@
 import dataclasses
+import math
+import zlib
 
 import jax
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.stats
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
+from PIL import Image
 
 from configs import base
 from fer_jax.data.augment import (
+    CROP_RATIO,
+    ERASED_AREAS,
+    ERASED_RATIO,
     FRACTION_BITS,
     Augmentation,
     augment,
+    draw_boxes,
     draw_matrices,
     draw_shifts,
+    erase,
     resample,
     shift_and_flip,
 )
 
 SHIFT_AND_FLIP = Augmentation(shift=0.1, flip=True)
 ALL = Augmentation(shift=0.2, flip=True, rotation=40.0, shear=20.0, zoom=0.2)
+CROPPED = dataclasses.replace(ALL, crop=0.6)
+ERASED = dataclasses.replace(CROPPED, erasing=0.5)
 SIZE = {"height": 48, "width": 40}
 
 
@@ -29,26 +40,36 @@ def images() -> np.ndarray:
 
 @pytest.fixture
 def uniforms() -> np.ndarray:
-    return np.random.default_rng(1).random((32, ALL.draws), np.float32)
+    return np.random.default_rng(1).random((32, ERASED.draws), np.float32)
 
 
-def test_numpy_and_jax_shift_and_flip_alike(images, uniforms):
-    by_numpy = augment(images, uniforms, SHIFT_AND_FLIP)
-    by_jax = jax.jit(augment, static_argnums=2)(images, uniforms, SHIFT_AND_FLIP)
+@pytest.fixture
+def smooth() -> np.ndarray:
+    """UInt8[32, 48, 48, 1], on which a place rounded by 0.02 pixels makes less than a level."""
+    noise = np.random.default_rng(2).normal(size=(32, 48, 48, 1))
+    images = scipy.ndimage.gaussian_filter(noise, (0, 4, 4, 0))
+    return np.interp(images, (images.min(), images.max()), (0, 255)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("erasing", [0.0, 0.5])
+def test_numpy_and_jax_shift_flip_and_erase_alike(erasing, images, uniforms):
+    asked = dataclasses.replace(SHIFT_AND_FLIP, erasing=erasing)
+    by_numpy = augment(images, uniforms, asked)
+    by_jax = jax.jit(augment, static_argnums=2)(images, uniforms, asked)
     assert isinstance(by_numpy, np.ndarray)
     assert by_numpy.dtype == by_jax.dtype == np.uint8
     np.testing.assert_array_equal(by_numpy, by_jax)
 
 
 def test_numpy_and_jax_resample_alike(images, uniforms):
-    matrices = draw_matrices(uniforms, ALL, **SIZE)
+    matrices = draw_matrices(uniforms, CROPPED, **SIZE)
     by_numpy, by_jax = resample(images, matrices), jax.jit(resample)(images, matrices)
     assert isinstance(by_numpy, np.ndarray)
     assert by_numpy.dtype == by_jax.dtype == np.uint8
     np.testing.assert_array_equal(by_numpy, by_jax)
 
     # Sine and cosine may differ in their last bit, and with it a rounded entry by one unit.
-    drawn = jax.jit(lambda uniforms: draw_matrices(uniforms, ALL, **SIZE))(uniforms)
+    drawn = jax.jit(lambda uniforms: draw_matrices(uniforms, CROPPED, **SIZE))(uniforms)
     np.testing.assert_allclose(matrices, drawn, atol=1)
 
 
@@ -77,21 +98,17 @@ def test_equals_scipys_affine_map_with_nearest_fill(images, uniforms):
 
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 @pytest.mark.parametrize("name", ["shift", "rotation", "shear", "zoom", "all"])
-def test_means_what_keras_means(name, uniforms):
-    """Keras's own transformation, of smooth images: our places are rounded, by 0.02 pixels."""
-    noise = np.random.default_rng(2).normal(size=(32, 48, 48, 1))
-    smooth = scipy.ndimage.gaussian_filter(noise, (0, 4, 4, 0))
-    images = np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
+def test_means_what_keras_means(name, smooth, uniforms):
     if name == "all":
         asked = ALL
     else:
         # Some rotation, or shifts were whole pixels.
         asked = Augmentation(rotation=10.0)
         asked = dataclasses.replace(asked, **{name: getattr(ALL, name)})
-    result = augment(images, uniforms, asked)
+    result = augment(smooth, uniforms, asked)
     generator = ImageDataGenerator(fill_mode="nearest", data_format="channels_last")
-    for image, ours, numbers in zip(images, result, uniforms, strict=True):
-        down, right, _, rotation, shear, zoom_down, zoom_right = 2.0 * numbers - 1
+    for image, ours, numbers in zip(smooth, result, uniforms, strict=True):
+        down, right, _, rotation, shear, zoom_down, zoom_right = 2.0 * numbers[:7] - 1
         expected = generator.apply_transform(
             image.astype(np.float64),
             {
@@ -107,6 +124,94 @@ def test_means_what_keras_means(name, uniforms):
         assert np.abs(ours - expected).max() < 1
 
 
+def test_crops_as_pil_does(smooth, uniforms):
+    result = augment(smooth, uniforms, Augmentation(crop=0.3))
+    boxes = draw_boxes(uniforms[:, 7:], areas=(0.3, 1.0), ratio=CROP_RATIO)
+    for image, ours, top, left, height, width in zip(smooth, result, *boxes, strict=True):
+        box = 48 * np.array([left, top, left + width, top + height], np.float64)
+        whole = Image.fromarray(image[..., 0].astype(np.float32))
+        expected = whole.resize((48, 48), Image.Resampling.BILINEAR, box=box.clip(0, 48).tolist())
+        assert np.abs(ours[..., 0] - np.asarray(expected)).max() < 1
+    assert np.abs(result.astype(int) - smooth).max() > 50
+
+
+def test_crops_before_it_does_the_rest(uniforms):
+    """As matrices multiply; a rounded scale makes the most difference to an offset."""
+    one = 2**FRACTION_BITS
+    cropped, rest, both = (
+        np.concatenate([draw_matrices(uniforms, asked, **SIZE), [[[0, 0, one]]] * 32], axis=1) / one
+        for asked in (Augmentation(crop=0.6), ALL, CROPPED)
+    )
+    np.testing.assert_allclose(both, cropped @ rest, atol=30 / one)
+
+
+@pytest.mark.parametrize(
+    ("areas", "ratio"), [((0.6, 1.0), CROP_RATIO), (ERASED_AREAS, ERASED_RATIO)]
+)
+def test_boxes_lie_inside_and_are_spread_evenly(areas, ratio):
+    uniforms = np.random.default_rng(3).random((20_000, 4), np.float32)
+    box = draw_boxes(uniforms, areas=areas, ratio=ratio)
+    for start, extent in ((box.top, box.height), (box.left, box.width)):
+        assert start.min() >= 0
+        assert (start + extent).max() <= 1 + 1e-6
+        assert scipy.stats.kstest(start / (1 - extent), "uniform").pvalue > 0.01
+    area, log_ratio = box.height * box.width, np.log(box.width / box.height)
+    share = (area - areas[0]) / (areas[1] - areas[0])
+    assert scipy.stats.kstest(share, "uniform").pvalue > 0.01
+    # The largest ratio at which a rectangle of this area fits is 1 / area.
+    most = np.minimum(math.log(ratio), -np.log(area))
+    assert (most < math.log(ratio)).any()
+    assert scipy.stats.kstest((log_ratio / most + 1) / 2, "uniform").pvalue > 0.01
+
+
+def test_erases_a_rectangle_of_some_images_and_nothing_else():
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (4_000, 48, 40, 1), dtype=np.uint8)
+    uniforms = rng.random((4_000, 6), np.float32)
+    result = erase(images, uniforms, 0.3)
+    # Erased is what does not depend on what was there.
+    erased = (erase(255 - images, uniforms, 0.3) == result)[..., 0]
+    np.testing.assert_array_equal(result[~erased], images[~erased])
+    rows, columns = erased.any(axis=2), erased.any(axis=1)
+    np.testing.assert_array_equal(erased, rows[:, :, None] & columns[:, None, :])
+    for lines in (rows, columns):
+        ends = np.diff(np.pad(lines, ((0, 0), (1, 1))), axis=1)
+        assert ends.sum(axis=1).max() == 2
+
+    chosen = erased.any(axis=(1, 2))
+    assert abs(chosen.mean() - 0.3) < 0.02
+    box = draw_boxes(uniforms[chosen, 2:], areas=ERASED_AREAS, ratio=ERASED_RATIO)
+    assert np.abs(rows[chosen].sum(axis=1) - 48 * box.height).max() < 1
+    assert np.abs(columns[chosen].sum(axis=1) - 40 * box.width).max() < 1
+    assert np.abs(rows[chosen].argmax(axis=1) - 48 * box.top).max() < 1
+    assert abs(erased[chosen].mean() - np.mean(ERASED_AREAS)) < 0.01
+
+    levels = [result[k][erased[k]] for k in np.flatnonzero(chosen)]
+    assert all((level == level[0]).all() for level in levels)
+    assert scipy.stats.kstest([level[0, 0] / 256 for level in levels], "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("asked", [SHIFT_AND_FLIP, ALL, CROPPED], ids=str)
+def test_erases_last_by_random_numbers_of_its_own(asked, images, uniforms):
+    erasing = dataclasses.replace(asked, erasing=0.5)
+    assert erasing.draws == asked.draws + 6
+    expected = erase(augment(images, uniforms, asked), uniforms[:, asked.draws :][:, :6], 0.5)
+    result = augment(images, uniforms[:, : erasing.draws], erasing)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_runs_without_crop_and_erasing_meet_the_batches_they_always_met(images, uniforms):
+    """What these two made before there were any others."""
+    assert (SHIFT_AND_FLIP.draws, ALL.draws) == (3, 7)
+    assert zlib.crc32(augment(images, uniforms[:, :3], SHIFT_AND_FLIP)) == 1766413936
+    matrices = draw_matrices(uniforms[:2, :7], ALL, **SIZE)
+    expected = [
+        [[1676, 1360, -18408], [-526, 1870, 16769]],
+        [[1797, -1016, 20783], [-1475, -1814, 97184]],
+    ]
+    np.testing.assert_allclose(matrices, expected, atol=1)
+
+
 def test_shifts_cover_the_range_and_half_are_mirrored():
     uniforms = np.random.default_rng(2).random((20_000, SHIFT_AND_FLIP.draws), np.float32)
     shifts = draw_shifts(uniforms, SHIFT_AND_FLIP, **SIZE)
@@ -118,7 +223,7 @@ def test_shifts_cover_the_range_and_half_are_mirrored():
 
 def test_nothing_asked_for_changes_nothing(images, uniforms):
     np.testing.assert_array_equal(augment(images, uniforms, Augmentation()), images)
-    middle = np.full_like(uniforms, 0.5)
+    middle = np.full_like(uniforms[:, : ALL.draws], 0.5)
     np.testing.assert_array_equal(augment(images, middle, ALL), images)
 
 

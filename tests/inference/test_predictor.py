@@ -1,5 +1,7 @@
 """A trained model in Python: whatever form its pictures have, one and the same answer."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import fer_jax
 from data_prep.contract import UserError
 from fer_jax import Predictor
 from fer_jax.data.records import open_data_set
+from fer_jax.evaluate import evaluate
 from fer_jax.inference.pictures import open_picture, to_input
 from fer_jax.training.trained import load_trained
 
@@ -37,6 +40,29 @@ def test_agrees_with_the_evaluation(predictor, faces, trained_workdir, tiny_data
     best = [prediction.classes.index(label) for label in prediction.labels]
     np.testing.assert_array_equal(prediction.probabilities[range(70), best], prediction.confidences)
     assert np.mean(np.array(best) == records.labels) > 0.3
+
+
+def test_averages_the_views_that_are_asked_for_or_the_runs(
+    predictor, faces, trained_workdir, tmp_path
+):
+    both = [predictor(images).probabilities for images in (faces, faces[:, :, ::-1])]
+    mean = np.mean(both, axis=0)
+    assert np.abs(mean - both[0]).max() > 0.01
+    run = shutil.copytree(trained_workdir, tmp_path / "run")
+    facts = json.loads((run / "config.json").read_text())
+
+    facts["config"]["views"] = "flip"
+    (run / "config.json").write_text(json.dumps(facts))
+    flipped = Predictor.from_workdir(run)(faces)
+    np.testing.assert_allclose(flipped.probabilities, mean, atol=1e-6)
+    report = evaluate(run, "test", views="one")
+    assert report["views"] == "one"
+    labels = open_data_set(facts["config"]["data_dir"]).load("test").labels
+    assert report["accuracy"] == np.mean(both[0].argmax(axis=1) == labels)
+
+    del facts["config"]["views"]  # As in runs that are older than the knob.
+    (run / "config.json").write_text(json.dumps(facts))
+    np.testing.assert_array_equal(Predictor.from_workdir(run)(faces).probabilities, both[0])
 
 
 def test_pictures_of_any_form(predictor, faces, tmp_path):

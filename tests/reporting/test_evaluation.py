@@ -19,7 +19,7 @@ CLASSES = ("angry", "happy", "neutral")
 
 def test_leaves_the_contracts_files(tmp_path):
     run = make_run(tmp_path / "run")
-    given = predict(run, 40, classes=CLASSES)
+    given = dataclasses.replace(predict(run, 40, classes=CLASSES), views="ten_crop")
     report = write_evaluation(given)
 
     folder = run / "eval" / "test"
@@ -32,6 +32,7 @@ def test_leaves_the_contracts_files(tmp_path):
         **classification_metrics(given.probabilities, given.records.labels, CLASSES),
         "intervals": confidence_intervals(given.probabilities, given.records.labels),
         "checkpoint_step": 1234,
+        "views": "ten_crop",
     }
     for name in pictures:
         with Image.open(folder / name) as image:
@@ -96,7 +97,8 @@ def test_printed_report_is_plain_and_fits_80_columns(tmp_path, capsys):
     given = predict(tmp_path, 50, classes=CLASSES)
     classes = ("a name " * 12, "happy", "neutral")
     report = classification_metrics(given.probabilities, given.records.labels, classes)
-    print_report(report | {"checkpoint_step": 1234}, "private_test, best checkpoint")
+    report |= {"checkpoint_step": 1234, "views": "one"}
+    print_report(report, "private_test, best checkpoint")
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
     assert max(map(len, printed.splitlines())) <= 80
@@ -112,5 +114,5 @@ def test_standard_error_of_the_accuracy(capsys):
     right = np.arange(100) < 25
     probabilities = np.eye(2)[np.where(right, 0, 1)]
     report = classification_metrics(probabilities, np.zeros(100, int), ("a", "b"))
-    print_report(report | {"checkpoint_step": 7}, "title")
+    print_report(report | {"checkpoint_step": 7, "views": "one"}, "title")
     assert "25.00 ± 4.33 %" in capsys.readouterr().out

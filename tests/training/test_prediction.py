@@ -1,11 +1,56 @@
-"""Any number of images goes through a compiled function in batches of few sizes."""
+"""Probabilities of several views; any number of images, in batches of few sizes."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from PIL import Image
 
+from data_prep.contract import UserError
 from fer_jax.data.records import Records
-from fer_jax.training.prediction import predict_records
+from fer_jax.training.prediction import make_predict, predict_records, split
+
+
+def mirror(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def crop(left: int, top: int, image: Image.Image) -> Image.Image:
+    box = (left, top, left + 44, top + 44)
+    return image.crop(box).resize((48, 48), Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("name", ["one", "flip", "ten_crop"])
+def test_averages_the_probabilities_of_views_made_by_pil(name, build, batch, make_mesh):
+    pictures = [Image.fromarray(image[..., 0].astype(np.float32)) for image in batch["image"]]
+    corners = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2)]
+    views = {
+        "one": [pictures],
+        "flip": [pictures, [mirror(picture) for picture in pictures]],
+        "ten_crop": [
+            [change(crop(*corner, picture)) for picture in pictures]
+            for corner in corners
+            for change in (Image.Image.copy, mirror)
+        ],
+    }[name]
+    graph, params, statistics = split(build(rngs=nnx.Rngs(0)))
+    # Larger than drawn, or all views would have about the same probabilities.
+    params["head"]["kernel"][...] *= 10
+    model = nnx.merge(graph, params, statistics)
+    model.eval()
+    probabilities = [
+        nnx.softmax(model(np.stack([np.asarray(picture) for picture in view])[..., None] / 255))
+        for view in views
+    ]
+    result = make_predict(graph, make_mesh(2), name)(params, statistics, batch["image"])
+    np.testing.assert_allclose(result, np.mean(probabilities, axis=0), atol=1e-5)
+    assert all(np.abs(result - each).max() > 0.01 for each in probabilities[1:])
+
+
+def test_no_such_views(build, make_mesh):
+    graph, _, _ = split(build(rngs=nnx.Rngs(0)))
+    with pytest.raises(UserError, match="'five_crop'; choose one of one, flip, ten_crop"):
+        make_predict(graph, make_mesh(1), "five_crop")
 
 
 @pytest.mark.parametrize(

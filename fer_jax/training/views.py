@@ -1,0 +1,55 @@
+"""Several views of each image, whose probabilities are averaged in evaluation."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from data_prep.contract import UserError
+
+_MARGIN = 4
+"""Pixels that a crop leaves out of height and of width: of 48x48 it takes 44x44."""
+
+
+def one(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "1 batch 48 48 1"]:
+    """The images themselves."""
+    return images[None]
+
+
+def flip(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "2 batch 48 48 1"]:
+    """The images and their mirror images."""
+    return jnp.stack([images, images[:, :, ::-1]])
+
+
+def ten_crop(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "10 batch 48 48 1"]:
+    """Crops at the four corners and the centre, and their mirror images.
+
+    Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012,
+    section 4.1. Each is resized, bilinearly, to the size of the image, which some networks need.
+    """
+    _, height, width, _ = images.shape
+    corners = [(top, left) for top in (0, _MARGIN) for left in (0, _MARGIN)]
+    crops = [
+        images[:, top : top + height - _MARGIN, left : left + width - _MARGIN]
+        for top, left in (*corners, (_MARGIN // 2, _MARGIN // 2))
+    ]
+    whole = [jax.image.resize(crop, images.shape, "bilinear") for crop in crops]
+    return jnp.concatenate([flip(crop) for crop in whole])
+
+
+Views = Callable[[Float[Array, "batch 48 48 1"]], Float[Array, "views batch 48 48 1"]]
+"""From images to several views of each."""
+
+VIEWS: dict[str, Views] = {"one": one, "flip": flip, "ten_crop": ten_crop}
+
+
+def choose_views(name: str) -> Views:
+    """Returns what `config.views` names.
+
+    Raises:
+      UserError: there are no such views.
+    """
+    if name not in VIEWS:
+        raise UserError(f"views is {name!r}; choose one of {', '.join(VIEWS)}")
+    return VIEWS[name]

@@ -1,0 +1,67 @@
+"""The ablation of a config, from a command to a table."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fer_jax.data.records import open_data_set
+from fer_jax.training.trained import load_trained
+
+
+def ablate(*flags):
+    command = [sys.executable, "-m", "benchmarks.ablation", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def ablation(tiny_data_dir, tmp_path_factory):
+    """The folder of a baseline that erases, a run that does not, and their table."""
+    folder = tmp_path_factory.mktemp("ablation")
+    result = ablate(
+        *(f"--workdir={folder}", f"--output={folder / 'table.md'}", "--only=erasing,views"),
+        *("--config=configs/base.py", f"--config.data_dir={tiny_data_dir}", "--config.epochs=1"),
+        *("--config.batch_size=16", "--config.eval_batch_size=64", "--config.erasing=0.25"),
+        "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",
+    )
+    assert result.returncode == 0, result.stderr
+    assert (folder / "table.md").read_text() in result.stdout
+    return folder
+
+
+def test_leaves_out_one_option_and_changes_nothing_else(ablation):
+    baseline, changed = (
+        json.loads((ablation / name / "config.json").read_text())["config"]
+        for name in ("baseline", "erasing")
+    )
+    assert baseline["epochs"] == 1
+    assert baseline["erasing"] == 0.25
+    assert changed == baseline | {"erasing": 0.0}
+
+
+def test_the_table_has_what_an_evaluation_has(ablation, tiny_data_dir):
+    lines = (ablation / "table.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    assert rows[0][2:4] == ["validation_20 (n = 42), %", "public_test (n = 35), %"]
+    assert [row[:2] for row in rows[2:]] == [
+        ["baseline", "as it stands"],
+        ["erasing", "erasing 0.25 → 0.0"],
+        ["views", "views one → flip"],
+        ["views", "views one → ten_crop"],
+    ]
+    for row in rows[2:4]:
+        report = json.loads((ablation / row[0] / "eval/validation_20/report.json").read_text())
+        assert row[2].split(" ± ")[0] == f"{100 * report['accuracy']:.2f}"
+        assert float(row[4]) < 600
+    records = open_data_set(tiny_data_dir).load("public_test")
+    model = load_trained(ablation / "baseline", views="flip")
+    right = model.probabilities(records).argmax(axis=1) == records.labels
+    error = 100 * (right.mean() * (1 - right.mean()) / 35) ** 0.5
+    assert rows[4][3:] == [f"{100 * right.mean():.2f} ± {error:.2f}", ""]
+
+
+def test_names_an_option_that_there_is_not(tmp_path):
+    result = ablate(f"--workdir={tmp_path}", "--only=crop,luck")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --only has luck; choose of crop, erasing, ")
