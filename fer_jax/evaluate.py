@@ -38,6 +38,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run's checkpoint on a split, and writes `eval/<split>` into its workdir.
 
+    Of an ensemble, the mean prediction of its members, and each of them in its own workdir.
+
     Args:
       workdir: of the run.
       split: see `DataSet.load`.
@@ -57,6 +59,7 @@ def evaluate(
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.reporting.evaluation import write_evaluation
     from fer_jax.reporting.predictions import Predictions
+    from fer_jax.training.run_config import member_workdirs
     from fer_jax.training.trained import load_trained
 
     workdir = Path(workdir)
@@ -66,9 +69,13 @@ def evaluate(
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     records = data.load(split)
     probabilities = model.probabilities(records)
-    return write_evaluation(
-        Predictions(workdir, split, model.step, data, records, probabilities, model.views)
-    )
+    predictions = Predictions(workdir, split, model.step, data, records, probabilities, model.views)
+    members = [
+        evaluate(member, split, checkpoint=checkpoint, views=views, data_dir=data_dir)
+        for member in member_workdirs(workdir, model.config)
+        if member != workdir
+    ]
+    return write_evaluation(predictions, members)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -20,7 +20,6 @@ from fer_jax.reporting.figures import plot_curves, to_png
 from fer_jax.reporting.history import write_history
 from fer_jax.reporting.predictions import Predictions
 from fer_jax.reporting.report import write_report
-from fer_jax.reporting.seeds import write_members
 from fer_jax.reporting.writers import create_writer, metric_writers
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.optimizer import stagnates
@@ -118,8 +117,9 @@ class Run:
         report = None
         if jax.process_index() == 0:
             split = self._config.validation_split
+            views = self._config.views
             predictions = Predictions(
-                self._workdir, split, step, self._data, validation, probabilities
+                self._workdir, split, step, self._data, validation, probabilities, views
             )
             report = write_evaluation(predictions)
             _write_figures(
@@ -141,7 +141,7 @@ def open_runs(
     count = len(members)
     if count > 1:
         claim_workdir(workdir, config, data)
-    for folder, member in zip(member_workdirs(workdir, count), members, strict=True):
+    for folder, member in zip(member_workdirs(workdir, config), members, strict=True):
         # Of members the last two: stopped while saving they may be an epoch apart.
         yield Run(member, folder, data, latest=min(count, 2))
 
@@ -181,16 +181,17 @@ def finish_ensemble(
         data,
         validation,
         np.mean(probabilities, axis=0),
+        config.views,
     )
-    report = write_evaluation(predictions)
-    write_members(workdir, config.validation_split, [result["report"] for result in results])
+    report = write_evaluation(predictions, [result["report"] for result in results])
     write_report(workdir / "report.html", predictions, report, history=history, training=training)
     return {"members": list(results), "report": report}
 
 
 def mean_epoch(members: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Returns the means of the members' numbers of one epoch."""
-    return {key: np.mean([member[key] for member in members]).item() for key in members[0]}
+    """Returns the means of the members' numbers of one epoch; its number and step are the same."""
+    means = {key: np.mean([member[key] for member in members]).item() for key in members[0]}
+    return means | {key: members[0][key] for key in ("epoch", "step")}
 
 
 def _write_figures(

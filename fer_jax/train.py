@@ -36,6 +36,7 @@ from fer_jax.training.step import (
     make_train_step,
 )
 from fer_jax.training.tracing import Trace
+from fer_jax.training.views import choose_views
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         end_epoch = make_end_epoch(plateau, members)
         predict = functools.partial(
             predict_records,
-            make_predict(graph, mesh),
+            make_predict(graph, mesh, config.views),
             records=validation,
             batch_size=config.eval_batch_size,
             mesh=mesh,
@@ -243,9 +244,14 @@ def _check(config: ConfigDict) -> None:
         raise UserError(f"best_by is {config.best_by!r}; choose one of {', '.join(SCORES)}")
     if config.input not in FEEDS:
         raise UserError(f"input is {config.input!r}; choose one of {', '.join(FEEDS)}")
+    choose_views(config.views)
     for key in ("shift", "zoom", "label_smoothing", "ema_decay"):
         if not 0 <= config[key] < 1:
             raise UserError(f"{key} is {config[key]}; give a fraction in [0, 1)")
+    if not 0 < config.crop <= 1:
+        raise UserError(f"crop is {config.crop}; give a fraction in (0, 1]")
+    if not 0 <= config.erasing <= 1:
+        raise UserError(f"erasing is {config.erasing}; give a probability")
     for key in ("mixup", "memory_gib", "profile"):
         if config[key] < 0:
             raise UserError(f"{key} is {config[key]}; give 0 or more")

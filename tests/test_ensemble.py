@@ -60,7 +60,7 @@ def test_the_ensemble_is_the_mean_of_its_members(config, tmp_path):
         np.testing.assert_allclose(together.probabilities, mean, atol=1e-6)
         written = json.loads((tmp_path / f"eval/{split}/report.json").read_text())
         assert written["accuracy"] == np.mean(mean.argmax(axis=1) == together.labels)
-        seeds = json.loads((tmp_path / f"eval/{split}/members.json").read_text())
+        seeds = written["members"]
         single = [
             json.loads((m / f"eval/{split}/report.json").read_text())["accuracy"] for m in members
         ]

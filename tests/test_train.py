@@ -146,6 +146,7 @@ def test_another_config_is_refused_with_the_difference(config, tmp_path):
     [
         *(("epochs", 0), ("batch_size", 0), ("label_smoothing", 1.5), ("shift", -0.1)),
         *(("best_by", "f1"), ("dtype", "float16"), ("validation_split", "val")),
+        *(("crop", 0.0), ("erasing", 1.5), ("views", "two"), ("mixup", -1.0), ("input", "gpu")),
     ],
 )
 def test_a_wrong_value_is_named_and_nothing_left(config, tmp_path, key, value):

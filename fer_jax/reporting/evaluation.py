@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,23 @@ from fer_jax.reporting.predictions import Predictions
 from fer_jax.reporting.report import write_report
 
 
-def write_evaluation(predictions: Predictions) -> dict[str, Any]:
+def write_evaluation(
+    predictions: Predictions, members: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Writes what is known of the predictions into the run's `eval/<split>`; returns the report.
 
     Each file is written atomically:
       report.json: `classification_metrics`; `intervals`, which is `confidence_intervals`;
-        `checkpoint_step`; and `views`.
+        `checkpoint_step`; `views`; and, of an ensemble, `members`: each one's `accuracy`, and their
+        number `n`, `mean` and standard deviation `sd`.
       predictions.csv: see `Predictions.to_csv`.
       confusion_matrix.png.
       samples.png: 35 images drawn at random, the same ones whenever `n` is the same.
       report.html: all of it on one page.
+
+    Args:
+      predictions: of the run; of an ensemble the mean of its members' predictions.
+      members: of an ensemble, the reports of its members on the same split.
 
     Raises:
       UserError: the run's config.json cannot be read.
@@ -35,6 +43,14 @@ def write_evaluation(predictions: Predictions) -> dict[str, Any]:
     report["intervals"] = confidence_intervals(probabilities, records.labels)
     report["checkpoint_step"] = int(predictions.checkpoint_step)
     report["views"] = predictions.views
+    if members:
+        accuracies = [member["accuracy"] for member in members]
+        report["members"] = {
+            "n": len(accuracies),
+            "mean": statistics.mean(accuracies),
+            "sd": statistics.stdev(accuracies),
+            "accuracy": accuracies,
+        }
 
     shown = predictions.shown
     samples = plot_samples(
@@ -79,6 +95,13 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
     headline.add_row(
         "accuracy", f"{100 * accuracy:.2f} ± {100 * error:.2f} %  (standard error, n = {n:,})"
     )
+    if members := report.get("members"):
+        least, greatest = (100 * of(members["accuracy"]) for of in (min, max))
+        headline.add_row(
+            "members",
+            f"{100 * members['mean']:.2f} ± {100 * members['sd']:.2f} %  (standard deviation, "
+            f"n = {members['n']}; {least:.2f} to {greatest:.2f} %)",
+        )
     headline.add_row("macro F1", f"{100 * report['macro_f1']:.2f} %")
     headline.add_row("weighted F1", f"{100 * report['weighted_f1']:.2f} %")
     headline.add_row("NLL", f"{report['nll']:.4f} nats")

@@ -18,8 +18,9 @@ _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 _IMMATERIAL = ("data_dir", "data_source", "memory_gib", "profile")
 
 
-def member_workdirs(workdir: Path, count: int) -> list[Path]:
+def member_workdirs(workdir: Path, config: Mapping[str, Any]) -> list[Path]:
     """Returns the workdirs of an ensemble's members; of a single run its own."""
+    count = config.get("ensemble", 1)  # Runs older than the knob are single ones.
     return [workdir] if count == 1 else [workdir / f"member_{k}" for k in range(count)]
 
 

@@ -96,7 +96,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     )
     graph, params, statistics = abstract_network(build, mesh)
     steps, networks = [], []
-    for member in member_workdirs(workdir, config.get("ensemble", 1)):
+    for member in member_workdirs(workdir, config):
         checkpoints = Checkpoints(member / "checkpoints", best_by=config.best_by, create=False)
         with contextlib.closing(checkpoints):
             steps.append(checkpoints.find_step(checkpoint))
