@@ -177,10 +177,7 @@ def make_page(results: Sequence[Result], pictures: Path | None) -> str:
 def _circumstances(results: Sequence[Result]) -> str:
     """Returns with which versions and data the runs were made."""
     runs = [result.facts for result in results if result.history]
-    versions = [
-        ", ".join(f"{key} {run['versions'][key]}" for key in ("python", "jax", "flax"))
-        for run in runs
-    ]
+    versions = [f"jax {run['versions']['jax']}" for run in runs]
     data = [f"{run['data']['source']} of fingerprint {run['data']['fingerprint']}" for run in runs]
     facts = {"Versions": versions, "Data": data, "Tabulated": [str(datetime.date.today())]}
     return " ".join(
