@@ -27,7 +27,7 @@ def reproduce(*arguments, data_dir="nowhere"):
         [sys.executable, "-m", "benchmarks.published", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=os.environ | {"FER2013_DIR": str(data_dir), "JAX_NUM_CPU_DEVICES": "2"},
+        env=os.environ | {"FER2013_DIR": str(data_dir), "JAX_NUM_CPU_DEVICES": "1"},
     )
 
 
