@@ -1,0 +1,220 @@
+"""The published systems by one command: what it trains, and whether the page says what runs hold.
+
+Where only the page is tested, the runs are made up.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_runs import make_run, predict
+
+from benchmarks.published_page import Result, make_page
+from configs.published import three_emotions
+from fer_jax.reporting.metrics import classification_metrics
+from fer_jax.train import train
+from fer_jax.training.run_config import flatten
+
+
+def reproduce(*arguments, data_dir="nowhere"):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.published", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"FER2013_DIR": str(data_dir), "JAX_NUM_CPU_DEVICES": "1"},
+    )
+
+
+def read_table(page: str) -> dict[str, dict[str, str]]:
+    """Returns the cells of the page's first table, by system and heading."""
+    lines = [line for line in page.split("\n## ")[0].splitlines() if line.startswith("|")]
+    headings, _, *rows = (
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines
+    )
+    assert all(len(row) == len(headings) for row in rows)
+    return {row[0].strip("`"): dict(zip(headings, row, strict=True)) for row in rows}
+
+
+def read_per_class(page: str, name: str) -> dict[str, list[str]]:
+    section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)[1]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in (row.strip("| ").split(" | ") for row in rows)}
+
+
+def accuracy(report) -> str:
+    p, n = report["accuracy"], report["n"]
+    return f"{100 * p:.2f} ± {100 * math.sqrt(p * (1 - p) / n):.2f} % (n = {n:,})"
+
+
+def stop_after_first_epoch(config, workdir):
+    class Stopped:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def asked(self, _):
+            return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_jax.train.Interruption", Stopped)
+        with pytest.raises(SystemExit, match="stopped after epoch 1"):
+            train(config, workdir)
+
+
+def test_trains_what_is_missing_and_goes_on_with_what_was_stopped(tiny_data_dir, tmp_path):
+    runs, output = tmp_path / "runs", tmp_path / "page.md"
+    config = three_emotions.get_config()
+    config.data_dir, config.epochs = str(tiny_data_dir), 2
+    config.eval_batch_size = 50
+    stop_after_first_epoch(config, runs / "three_emotions")
+    # Of another checkpoint, as an evaluation in the meantime leaves it.
+    stale = runs / "three_emotions/eval/public_test/report.json"
+    stale.parent.mkdir(parents=True, exist_ok=True)
+    stale.write_text(json.dumps({"checkpoint_step": 0}))
+    finished = runs / "medium_cnn"
+    report = make_evaluated(finished)
+    (finished / "report.html").touch()
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    (runs / "large_cnn").mkdir()
+    (runs / "large_cnn/config.json").write_text("no JSON")
+
+    flags = (f"--workdir={runs}", "--epochs_scale=0.04")
+    systems = ("small_cnn", "medium_cnn", "large_cnn", "three_emotions")
+    overrides = ("--", "--config.eval_batch_size=50")
+    only = f"--only={','.join(reversed(systems))}"
+    result = reproduce(*flags, only, f"--output={output}", *overrides, data_dir=tiny_data_dir)
+    assert result.returncode == 1, result.stderr  # For large_cnn, which spoils nothing else.
+    assert "Traceback" not in result.stderr
+    assert "resuming" in result.stderr
+    page = output.read_text()
+    assert result.stdout.strip() == page.strip()
+    table = read_table(page)
+    assert tuple(table) == systems
+    trained = {name: table[name]["trained"] for name in ("small_cnn", "three_emotions")}
+    assert trained == {
+        "small_cnn": "**in part**: 1 of 25 epochs, of a run planned for 1",
+        "three_emotions": "**in part**: 2 of 200 epochs, of a run planned for 2",
+    }
+    for name, total, public in (("small_cnn", "319,527", 35), ("three_emotions", "2,434,435", 15)):
+        row, run = table[name], runs / name
+        reports = {
+            split: json.loads((run / "eval" / split / "report.json").read_text())
+            for split in ("validation_20", "public_test")
+        }
+        history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert len(history) == int(trained[name].split()[2])
+        best = max(history, key=lambda epoch: (epoch["val_accuracy"], epoch["epoch"]))
+        assert [report["checkpoint_step"] for report in reports.values()] == 2 * [best["step"]]
+        assert reports["public_test"]["n"] == public
+        assert row["parameters"] == f"{total}, as published"
+        assert row["validation"] == accuracy(reports["validation_20"])
+        assert row["public_test"] == accuracy(reports["public_test"])
+        assert row["macro F1"] == f"{100 * reports['public_test']['macro_f1']:.1f} %"
+        assert row["chosen by"] == "val_accuracy on validation_20"
+        assert row["seed"] == "0"
+        assert row["hardware"].endswith(" x cpu")
+        links = re.findall(rf"!\[.* of {name}\]\((.*)\)", page)
+        assert len(links) == 2
+        for link in links:
+            picture = tmp_path / link
+            assert picture.stat().st_size < 60_000
+            with Image.open(picture) as image:
+                assert min(image.size) > 400
+        assert not (run / "eval/private_test").exists()
+        assert not (run / "eval/test").exists()
+
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+    assert table["medium_cnn"]["public_test"] == accuracy(report)
+    assert "is no workdir of a run" in table["large_cnn"]["trained"]
+
+
+def make_evaluated(workdir: Path, **config) -> dict:
+    """Makes up a run whose twelfth and last epoch was its best; returns the public_test report."""
+    make_run(workdir, best_by="val_accuracy", **config)
+    for split in ("validation_20", "public_test"):
+        predictions = predict(workdir, 350, split=split)
+        report = classification_metrics(
+            predictions.probabilities, predictions.records.labels, predictions.data.classes
+        )
+        predictions.directory.mkdir(parents=True)
+        report["checkpoint_step"] = 1200
+        (predictions.directory / "report.json").write_text(json.dumps(report))
+    return report
+
+
+def tabulate(name: str, workdir: Path, **known) -> tuple[dict[str, str], str]:
+    """Returns the row and the page of a run, read as it is."""
+    result = Result(name, workdir, **known)
+    result.read()
+    for path in sorted(workdir.glob("eval/*/report.json")):
+        result.reports[path.parent.name] = json.loads(path.read_text())
+    page = make_page([result], None)
+    return read_table(page)[name], page
+
+
+def test_published_figures_of_classes_stand_beside_ours(tmp_path):
+    report = make_evaluated(tmp_path / "run", epochs=65)
+    _, page = tabulate("medium_cnn", tmp_path / "run", config={"epochs": 65})
+    per_class = read_per_class(page, "medium_cnn")
+    for name, published in (("angry", "51 59 54"), ("sad", "57 61 59"), ("neutral", "73 78 76")):
+        of_class = report["per_class"][name]
+        ours = [f"{100 * of_class[key]:.1f}" for key in ("precision", "recall", "f1")]
+        precision, recall, f1 = zip(ours, published.split(), strict=True)
+        assert per_class[name] == [*precision, *recall, *f1, str(of_class["support"])]
+
+
+@pytest.mark.parametrize(
+    ("planned", "told", "ended", "trained"),
+    [
+        (12, 12, True, "**in full**: 12 of 12 epochs"),
+        (12, 12, False, "**in part**: 12 of 12 epochs, not ended"),
+        (65, 65, False, "**in part**: 12 of 65 epochs, not ended"),
+        (65, 65, True, "**in full**: 12 of 65 epochs, then stopped early by the validation loss"),
+        (65, 12, True, "**in part**: 12 of 65 epochs, of a run planned for 12"),
+        (65, 20, False, "**in part**: 12 of 65 epochs, of a run planned for 20, not ended"),
+    ],
+)
+def test_a_row_says_how_much_was_trained(planned, told, ended, trained, tmp_path):
+    run = make_run(tmp_path / "run", epochs=told, best_by="val_loss")
+    facts = json.loads((run / "config.json").read_text())
+    config = flatten(facts["config"]) | {"epochs": planned, "seed": 3, "of_later_code": 1}
+    if ended:
+        (run / "report.html").touch()
+    row, _ = tabulate("small_cnn", run, config=config)
+    assert row["trained"] == trained
+    assert (row["seed"], row["hardware"], row["images/s"]) == ("0", "2 x cpu", "1,065")
+    assert row["training time"] == "0:12:00"
+    assert row["public_test"] == row["macro F1"] == "-"
+
+    row, _ = tabulate("small_cnn", run, config=config | {"shift": 0.0})
+    assert row["trained"].startswith(f"**altered**: 12 of {planned} epochs, with shift=0.1")
+
+
+def test_a_reason_names_no_folder_and_breaks_no_table(tmp_path):
+    error = f"fer_jax.main: no <weights> | in {tmp_path}/vgg16.h5; give one"
+    row, _ = tabulate("vgg16_transfer", tmp_path, error=error)
+    assert row["trained"].endswith(r"no &lt;weights&gt; \| in …/vgg16.h5; give one")
+    assert str(tmp_path) not in make_page([Result("densenet", tmp_path, error=error)], None)
+    assert tabulate("resnet", tmp_path)[0]["trained"] == "**not trained**"
+
+
+def test_a_mistake_ends_in_one_line_and_status_2(tmp_path):
+    for flags, message in (
+        (["--only=small_cnn,tiny_cnn"], "--only has tiny_cnn; choose of small_cnn, medium_cnn"),
+        (["--epochs_scale=1.5"], "epochs_scale"),
+        (["stray"], "unexpected 'stray'"),
+    ):
+        result = reproduce(f"--workdir={tmp_path / 'runs'}", *flags)
+        assert result.returncode == 2, result.stderr
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        assert message in result.stderr
+        assert not (tmp_path / "runs").exists()
