@@ -6,7 +6,6 @@ Example:
 
 import itertools
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from benchmarks.resident import watch
 from data_prep.sample import render
 from fer_jax import cli
 
@@ -25,7 +25,6 @@ _FIGURE = flags.DEFINE_string("figure", None, "PNG to draw memory over time into
 
 _COUNTS = (1_000, 10_000)
 _SIZE = 96  # pixels a side
-_INTERVAL = 0.05  # seconds between two looks at the memory
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -58,20 +57,10 @@ def _write_faces(folder: Path, count: int) -> None:
 
 
 def _watch(folder: Path) -> np.ndarray:
-    """Returns seconds since the start and resident MiB, float[samples, 2]."""
+    """Returns seconds since the start and resident MiB, float[looks, 2]."""
     command = [sys.executable, "-m", "fer_jax.predict", f"--workdir={_WORKDIR.value}", str(folder)]
-    samples = []
     start = time.perf_counter()
-    process = subprocess.Popen([*command, "--format=jsonl"], stdout=subprocess.DEVNULL)
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        if "VmRSS:" in status:  # Not once it has ended, and waits to be noticed.
-            resident = int(status.split("VmRSS:")[1].split()[0])  # KiB
-            samples.append((time.perf_counter() - start, resident / 1024))
-        time.sleep(_INTERVAL)
-    if process.returncode:
-        sys.exit(process.returncode)
-    return np.array(samples)
+    return watch([*command, "--format=jsonl"], at=lambda: time.perf_counter() - start)
 
 
 def _plot(curves: dict[int, np.ndarray], path: Path) -> None:

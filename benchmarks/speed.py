@@ -1,24 +1,26 @@
-"""Times our training against PyTorch's, in turn and in one run, and writes a table.
+"""Times our training against PyTorch's and Keras's, in turn and in one run, and writes a table.
 
 Example:
-  python -m benchmarks.speed --torch_python=torch_env/bin/python --output=benchmarks/speed.md
+  python -m benchmarks.speed --torch_python=torch_env/bin/python --keras_python=tf_env/bin/python \\
+      --output=benchmarks/speed.md
 
-PyTorch is a peer, not a dependency: make it an environment of its own, and name its interpreter.
-Each framework trains the same network from the same layer list on the same random images, held in
-memory, with shift and flip: once with one batch over and over (the step), once with batches drawn
-and augmented as in training (end to end). Ours and theirs take turns, each in a process of its own,
-so that neither the other's threads nor a drift of the machine's speed favours one.
+PyTorch and Keras on TensorFlow are peers, not dependencies: make each an environment of its own,
+and name its interpreter; one that is not named is said not to be measured. All train the same
+network from the same layer list on the same random images, held in memory, with shift and flip:
+once with one batch over and over (the step), once with batches drawn and augmented as in training
+(end to end). They take turns, each in a process of its own, so that neither another's threads nor a
+drift of the machine's speed favours one. Where JAX and PyTorch see a GPU they use it.
 """
 
 import datetime
 import json
-import os
-import platform
+import runpy
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -31,9 +33,18 @@ NETWORKS = {
     "large_cnn": "configs/published/large_cnn.py",
     "resnet": "configs/resnet.py",
 }
+COLUMNS = (
+    *("network", "framework", "step", "ratio", "end to end", "ratio", "of step"),
+    *("first step, s", "peak MiB", "GFLOP/s", "of peak"),
+)
+
+Turn = Mapping[str, Any]
+"""What a process printed: `version`; `rows`, from framework to figures; ours adds
+`hardware`, `dtype`, `memory` and `peak` in words, `flops_per_image` and `peak_flops`."""
 
 _NETWORKS = flags.DEFINE_list("networks", list(NETWORKS), "Which to time.")
-_TORCH = flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch.", required=True)
+_TORCH = flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch.")
+_KERAS = flags.DEFINE_string("keras_python", None, "Interpreter that has Keras and TensorFlow.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each takes its turn.")
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each of the two timings of a turn lasts.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
@@ -41,35 +52,67 @@ _OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the table 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Lets the two take turns on each network, and prints and writes the table."""
+    """Lets all take turns on each network, and prints and writes the table."""
     cli.refuse_arguments(arguments)
     if unknown := set(_NETWORKS.value) - set(NETWORKS):
         raise UserError(f"--networks has {', '.join(unknown)}; choose of {', '.join(NETWORKS)}")
     folder = Path(__file__).parent
-    peers = {
+    processes = {
         "fer_jax": [sys.executable, "-m", "benchmarks.time_fer_jax"],
-        "PyTorch": [_TORCH.value, str(folder / "time_pytorch.py")],
+        "PyTorch": _TORCH.value and [_TORCH.value, str(folder / "time_pytorch.py")],
+        "Keras": _KERAS.value and [_KERAS.value, str(folder / "time_keras.py")],
     }
-    rows, versions = [], {}
+    turns: dict[str, dict[str, list[Turn]]] = {}
     for name in _NETWORKS.value:
-        turns: dict[str, list[dict]] = {peer: [] for peer in peers}
+        turns[name] = {process: [] for process in processes}
         job = json.dumps(_job(NETWORKS[name]))
         for _ in range(_ROUNDS.value):
-            for peer, command in peers.items():
-                turns[peer].append(_take_turn(command, job))
-                versions[peer] = turns[peer][-1]["version"]
-                print(name, peer, turns[peer][-1], flush=True)
-        rows.append(_row(name, turns["fer_jax"], turns["PyTorch"]))
-    text = _page(rows, versions)
+            for process, command in processes.items():
+                if command:
+                    turns[name][process].append(_take_turn(command, job))
+                    print(name, turns[name][process][-1]["rows"], flush=True)
+    text = page(turns)
     print(text)
     if _OUTPUT.value:
         write_atomically(_OUTPUT.value, text)
 
 
-def _job(config_file: str) -> dict:
-    """Returns what both sides need to know, as plain data."""
-    import runpy
+def page(turns: Mapping[str, Mapping[str, Sequence[Turn]]]) -> str:
+    """Returns the Markdown of the turns of each process on each network; "fer_jax" is ours."""
+    per_process: dict[str, Sequence[Turn]] = {}
+    for of_network in turns.values():
+        per_process |= {process: taken for process, taken in of_network.items() if taken}
+    ours = per_process["fer_jax"][0]
+    versions = "; ".join(taken[0]["version"] for taken in per_process.values())
+    lines = [
+        "# Speed of training, side by side",
+        "",
+        f"Images/s, median of n = {len(per_process['fer_jax'])} turns (least to most), batches of "
+        f"{_BATCH_SIZE.value}, Adam, {ours['dtype']} here. A ratio is fer_jax's rate by that of "
+        "the row, of turns next to each other; `of step` is the end-to-end rate by the step's. "
+        "The first step includes compilation, without a cache. GFLOP/s are the network's: three "
+        "times those of its forward pass, as XLA counts them, by the step's rate; the peak is "
+        f"{ours['peak']}. Peak memory is {ours['memory']}. "
+        f"{versions}; {ours['hardware']}; {datetime.date.today()}.",
+        "",
+        f"    python -m benchmarks.speed {_flags()}",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        f"|---|---|{'---:|' * (len(COLUMNS) - 2)}",
+    ]
+    for network, of_network in turns.items():
+        for process, taken in of_network.items():
+            if not taken:
+                empty = " |" * (len(COLUMNS) - 3)
+                lines.append(f"| {network} | {process} | not measured |{empty}")
+                continue
+            for row in taken[0]["rows"]:
+                lines.append(_row(network, row, of_network["fer_jax"], taken))
+    return "\n".join([*lines, ""])
 
+
+def _job(config_file: str) -> dict:
+    """Returns what all sides need to know, as plain data."""
     config = runpy.run_path(config_file)["get_config"]()
     return {
         "config": config_file,
@@ -81,70 +124,44 @@ def _job(config_file: str) -> dict:
     }
 
 
-def _take_turn(command: Sequence[str], job: str) -> dict:
-    result = subprocess.run([*command, job], capture_output=True, text=True, check=False)
+def _take_turn(command: Sequence[str], job: str) -> Turn:
+    try:
+        result = subprocess.run([*command, job], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"cannot run {command[0]}: {error.strerror}; name an interpreter") from None
     if result.returncode:
-        raise UserError(f"{command[0]} failed: {result.stderr.strip().splitlines()[-1]}")
+        said = result.stderr.strip() or f"exit status {result.returncode}"
+        raise UserError(f"{command[0]} failed: {said.splitlines()[-1]}")
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def _row(name: str, ours: Sequence[dict], theirs: Sequence[dict]) -> str:
-    cells = [name]
+def _row(network: str, row: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> str:
+    figures = [turn["rows"][row] for turn in theirs]
+    baseline = [next(iter(turn["rows"].values())) for turn in ours]
+    cells = [network, row]
     for key in ("step", "end_to_end"):
-        ratios = [a[key] / b[key] for a, b in zip(ours, theirs, strict=True)]
-        cells += [_median([turn[key] for turn in side]) for side in (ours, theirs)]
+        rates = [figure[key] for figure in figures]
+        spread = f" ({min(rates):,.0f} to {max(rates):,.0f})" if len(rates) > 1 else ""
+        cells.append(f"{statistics.median(rates):,.0f}{spread}")
+        ratios = [a[key] / b[key] for a, b in zip(baseline, figures, strict=True)]
         cells.append(f"{statistics.median(ratios):.2f}")
-    cells.append(f"{statistics.median(turn['compile_seconds'] for turn in ours):.1f}")
-    flops = statistics.median(turn["flops_per_image"] * turn["step"] for turn in ours)
+    cells.append(f"{statistics.median(f['end_to_end'] / f['step'] for f in figures):.0%}")
+    cells.append(f"{statistics.median(figure['first_step'] for figure in figures):.1f}")
+    cells.append(f"{statistics.median(figure['peak_mib'] for figure in figures):,.0f}")
+    flops = ours[0]["flops_per_image"] * statistics.median(figure["step"] for figure in figures)
     cells.append(f"{flops / 1e9:,.0f}")
-    cells += [
-        f"{statistics.median(turn['peak_mib'] for turn in side):,.0f}" for side in (ours, theirs)
-    ]
+    peaks = [turn["peak_flops"] for turn in ours]
+    cells.append(f"{flops / statistics.median(peaks):.1%}" if all(peaks) else "not known")
     return f"| {' | '.join(cells)} |"
 
 
-def _median(values: Sequence[float]) -> str:
-    spread = f" ({min(values):,.0f} to {max(values):,.0f})" if len(values) > 1 else ""
-    return f"{statistics.median(values):,.0f}{spread}"
-
-
-def _page(rows: Sequence[str], versions: dict[str, str]) -> str:
-    columns = [
-        *("network", "step", "PyTorch", "ratio", "end to end", "PyTorch", "ratio"),
-        *("compile, s", "GFLOP/s", "peak MiB", "PyTorch"),
-    ]
-    return "\n".join(
-        [
-            "# Speed of training, side by side",
-            "",
-            f"Images/s, median of n = {_ROUNDS.value} turns (least to most), batches of "
-            f"{_BATCH_SIZE.value}, float32, Adam; ratios are of turns next to each other. GFLOP/s "
-            "is that of our step, counted by XLA. "
-            f"{'; '.join(versions.values())}; {len(os.sched_getaffinity(0))} cores of "
-            f"{_processor()}; {datetime.date.today()}.",
-            "",
-            f"    python -m benchmarks.speed {_flags()}",
-            "",
-            f"| {' | '.join(columns)} |",
-            f"|{'|'.join(['---', *['---:'] * (len(columns) - 1)])}|",
-            *rows,
-            "",
-        ]
-    )
-
-
 def _flags() -> str:
-    """Returns the flags of this run, without the path of the peer's interpreter."""
+    """Returns the flags of this run, without the paths of the peers' interpreters."""
+    hidden = ("--torch_python", "--keras_python")
     return " ".join(
-        "--torch_python=PYTHON" if argument.startswith("--torch_python") else argument
+        f"{argument.split('=')[0]}=PYTHON" if argument.startswith(hidden) else argument
         for argument in sys.argv[1:]
     )
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """PyTorch's side of `benchmarks.speed`; needs PyTorch and numpy alone. Prints one line of JSON.
 
-Channels-last, images in memory as uint8, shift and flip of whole batches, Adam: what a good PyTorch
-programmer would write for a CPU. The threads are PyTorch's own choice.
+Channels-last, images as uint8 in the memory of the device, shift and flip of whole batches, Adam:
+what a good PyTorch programmer would write. On a CPU the threads are PyTorch's own choice; on a GPU
+mixed precision and `torch.compile` are timed besides.
 """
 
 import json
@@ -13,6 +14,13 @@ import torch
 from torch import nn
 
 IMAGES = 20_000
+
+WAYS = {
+    "PyTorch": {"amp": False, "compiled": False},
+    "PyTorch, AMP bfloat16": {"amp": True, "compiled": False},
+    "PyTorch, AMP bfloat16, torch.compile": {"amp": True, "compiled": True},
+}
+"""To train, by name; on a CPU the first alone."""
 
 
 def build_cnn(layers: list, channels: int) -> nn.Module:
@@ -79,26 +87,38 @@ def build_resnet(channels: int, width: int) -> nn.Module:
 
 def main(job: dict) -> None:
     """Times what `job`, of `benchmarks.speed`, asks for."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision("high")
+    rows = {}
+    for name in list(WAYS)[: None if device == "cuda" else 1]:
+        rows[name] = time_way(job, device, **WAYS[name])
+    print(json.dumps({"rows": rows, "version": f"PyTorch {torch.__version__}"}))
+
+
+def time_way(job: dict, device: str, *, amp: bool, compiled: bool) -> dict[str, float]:
+    """Returns the figures of one way to train."""
     torch.manual_seed(0)
     model, channels = job["model"], job["model"]["channels"]
     if model["name"] == "cnn":
         network = build_cnn(model["layers"], channels)
     else:
         network = build_resnet(channels, model["width"])
-    network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-    images = torch.randint(0, 256, (IMAGES, 48, 48), dtype=torch.uint8)
-    labels = torch.randint(0, 7, (IMAGES,))
+    network = network.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=device == "cuda")
+    forward = torch.compile(network) if compiled else network
+    images = torch.randint(0, 256, (IMAGES, 48, 48), dtype=torch.uint8, device=device)
+    labels = torch.randint(0, 7, (IMAGES,), device=device)
+    index = torch.arange(48, device=device)
     reach = round(job["shift"] * 48)
 
     def draw() -> tuple[torch.Tensor, torch.Tensor]:
         """Returns a shifted, flipped batch, by the same gather as ours."""
-        rows = torch.randint(0, IMAGES, (job["batch_size"],))
-        index = torch.arange(48)
-        down, right = torch.randint(-reach, reach + 1, (2, len(rows), 1))
+        rows = torch.randint(0, IMAGES, (job["batch_size"],), device=device)
+        down, right = torch.randint(-reach, reach + 1, (2, len(rows), 1), device=device)
         y, x = (index - down).clamp(0, 47), (index - right).clamp(0, 47)
         if job["flip"]:
-            x = torch.where(torch.rand(len(rows), 1) < 0.5, 47 - x, x)
+            x = torch.where(torch.rand(len(rows), 1, device=device) < 0.5, 47 - x, x)
         batch = images[rows[:, None, None], y[:, :, None], x[:, None, :]]
         return batch, labels[rows]
 
@@ -106,26 +126,39 @@ def main(job: dict) -> None:
         x = (batch[:, None].float() / 255).expand(-1, channels, -1, -1)
         x = x.contiguous(memory_format=torch.channels_last)
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(network(x), targets).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=amp):
+            loss = nn.functional.cross_entropy(forward(x), targets)
+        loss.backward()
         optimizer.step()
+
+    def clock() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def rate(draw) -> float:
         steps, started = -2, 0.0
         while steps < 1 or time.perf_counter() - started < job["seconds"]:
             if steps == 0:
-                started = time.perf_counter()
+                started = clock()
             step(*draw())
             steps += 1
-        return steps * job["batch_size"] / (time.perf_counter() - started)
+        return steps * job["batch_size"] / (clock() - started)
 
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     fixed = draw()
+    started = clock()
+    step(*fixed)
     result = {
+        "first_step": clock() - started,
         "step": rate(lambda: fixed),
         "end_to_end": rate(draw),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "version": f"PyTorch {torch.__version__}",
     }
-    print(json.dumps(result))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    return {**result, "peak_mib": peak / 2**20}
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 def set_up_jax() -> None:
     """Chooses devices and a cache for compiled programs; call it before JAX is used.
 
-    Compiled programs are kept between runs in `~/.cache/fer_jax`, unless
-    `JAX_COMPILATION_CACHE_DIR` names another folder.
+    Compiled programs, small ones too, are kept between runs in `~/.cache/fer_jax`, unless
+    `JAX_COMPILATION_CACHE_DIR` and JAX's other variables say otherwise.
     """
     # Not at the top: a wrong flag is told without waiting seconds for JAX to be imported.
     import jax
@@ -38,8 +38,13 @@ def set_up_jax() -> None:
     from fer_jax.training.mesh import use_all_cpu_cores
 
     use_all_cpu_cores()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "fer_jax"))
+    cache = {
+        "jax_compilation_cache_dir": str(Path.home() / ".cache" / "fer_jax"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in cache.items():
+        if name.upper() not in os.environ:
+            jax.config.update(name, value)
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:
