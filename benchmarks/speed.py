@@ -67,10 +67,11 @@ def main(arguments: Sequence[str]) -> None:
         turns[name] = {process: [] for process in processes}
         job = json.dumps(_job(NETWORKS[name]))
         for _ in range(_ROUNDS.value):
-            for process, command in processes.items():
+            # Ours last: a peer that cannot run is told before minutes have gone by.
+            for process, command in reversed(processes.items()):
                 if command:
                     turns[name][process].append(_take_turn(command, job))
-                    print(name, turns[name][process][-1]["rows"], flush=True)
+                    print(name, json.dumps(turns[name][process][-1]), flush=True)
     text = page(turns)
     print(text)
     if _OUTPUT.value:
