@@ -21,6 +21,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks.resident import watch
+from benchmarks.time_fer_jax import Training, hardware
+from configs.published import small_cnn
 from data_prep.contract import PUBLISHED_COUNTS, write_atomically
 from fer_jax import cli
 
@@ -30,7 +32,7 @@ _SECONDS = flags.DEFINE_float("seconds", 5.0, "How long each timing lasts.")
 _EPOCHS = flags.DEFINE_integer("epochs", 100, "Of the run whose memory is watched.")
 
 _CONFIG = "configs/published/small_cnn.py"
-_STEPS = 20  # in an epoch of that run
+_STEPS = 5  # in an epoch of that run
 _TIMES = (1, 4, 16)
 _BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 
@@ -41,8 +43,8 @@ Times = Mapping[int, Sequence[float]]
 def main(arguments: Sequence[str]) -> None:
     """Measures, prints the tables, and draws the figure."""
     cli.refuse_arguments(arguments)
-    memory = _watch_epochs()  # First, while this process holds nothing.
     cli.set_up_jax()
+    memory = _watch_epochs()
     images = sum(PUBLISHED_COUNTS["train"])
     by_data = _time(_TIMES, lambda times: (times * images, 64))
     by_batch = _time(_BATCH_SIZES, lambda size: (images, size))
@@ -54,10 +56,6 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> Times:
-    # Imported here, as it takes JAX along: `set_up_jax` comes first.
-    from benchmarks.time_fer_jax import Training
-    from configs.published import small_cnn
-
     times: dict[int, list[float]] = {size: [] for size in sizes}
     for _, size in itertools.product(range(_ROUNDS.value), sizes):
         images, batch_size = arguments(size)
@@ -83,8 +81,6 @@ def _watch_epochs() -> np.ndarray:
 
 
 def _page(by_data: Times, by_batch: Times, memory: np.ndarray) -> str:
-    from benchmarks.time_fer_jax import hardware
-
     lines = [
         "# Growth of training",
         "",
@@ -128,7 +124,7 @@ def _plot(by_data: Times, by_batch: Times, memory: np.ndarray, path: Path) -> No
     epochs.set_xlabel("epoch")
     epochs.set_ylabel("resident memory (MiB)")
     for axes in (data, batch, epochs):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
         axes.spines[["top", "right"]].set_visible(False)
     FigureCanvasAgg(figure).print_png(path)
 

@@ -58,6 +58,22 @@ def build_resnet(x, width: int):
     return layers.GlobalAveragePooling2D()(x)
 
 
+class Clock(keras.callbacks.Callback):
+    """Counts the steps of about so many seconds, after two to warm up, and ends the fit."""
+
+    def __init__(self, limit: float):
+        super().__init__()
+        self.limit = limit
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        """Is called by Keras, with the number of the step."""
+        if batch < 2:
+            self.started = time.perf_counter()
+        else:
+            self.steps, self.seconds = batch - 1, time.perf_counter() - self.started
+            self.model.stop_training = self.seconds > self.limit
+
+
 def main(job: dict) -> None:
     """Times what `job`, of `benchmarks.speed`, asks for."""
     keras.utils.set_random_seed(0)
@@ -89,23 +105,15 @@ def main(job: dict) -> None:
     drawn = drawn.map(shift_and_flip, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     fixed = tf.data.Dataset.from_tensors(next(iter(drawn))).repeat()
 
-    def fit(data, steps: int) -> float:
-        """Returns the seconds that `steps` take."""
-        started = time.perf_counter()
-        network.fit(data, steps_per_epoch=steps, verbose=0)
-        return time.perf_counter() - started
-
     def rate(data) -> float:
-        # As many steps as will take about the time asked for: what a step takes is the difference
-        # between two fits, which both start up.
-        few, seconds, steps = fit(data, 2), 0.0, 2
-        while seconds < job["seconds"] / 2:
-            steps *= 2
-            seconds = fit(data, steps + 2) - few
-        return steps * size / seconds
+        clock = Clock(job["seconds"])
+        network.fit(data, steps_per_epoch=10**9, callbacks=[clock], verbose=0)
+        return clock.steps * size / clock.seconds
 
+    started = time.perf_counter()
+    network.fit(fixed, steps_per_epoch=1, verbose=0)
     result = {
-        "first_step": fit(fixed, 1),
+        "first_step": time.perf_counter() - started,
         "step": rate(fixed),
         "end_to_end": rate(drawn),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
