@@ -25,11 +25,14 @@ from benchmarks.time_fer_jax import Training, hardware
 from configs.published import small_cnn
 from data_prep.contract import PUBLISHED_COUNTS, write_atomically
 from fer_jax import cli
+from fer_jax.training.feed import FEEDS
 
 _OUTPUT = flags.DEFINE_string("output", None, "Markdown file; the figure gets the ending .png.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each size is timed.")
 _SECONDS = flags.DEFINE_float("seconds", 5.0, "How long each timing lasts.")
 _EPOCHS = flags.DEFINE_integer("epochs", 100, "Of the run whose memory is watched.")
+
+_INPUT = flags.DEFINE_enum("input", "host", list(FEEDS), "Where batches come from.")
 
 _CONFIG = "configs/published/small_cnn.py"
 _STEPS = 5  # in an epoch of that run
@@ -60,7 +63,7 @@ def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> 
     for _, size in itertools.product(range(_ROUNDS.value), sizes):
         images, batch_size = arguments(size)
         training = Training(small_cnn.get_config(), images=images, batch_size=batch_size)
-        times[size].append(1e6 / training.rate(training.draw, _SECONDS.value))
+        times[size].append(1e6 / training.rate(training.feed(_INPUT.value), _SECONDS.value, 32))
     return times
 
 
@@ -84,7 +87,8 @@ def _page(by_data: Times, by_batch: Times, memory: np.ndarray) -> str:
     lines = [
         "# Growth of training",
         "",
-        f"Microseconds per image, median of n = {_ROUNDS.value} (least to most), `{_CONFIG}`; "
+        f"Microseconds per image, median of n = {_ROUNDS.value} (least to most), `{_CONFIG}`, "
+        f"input = {_INPUT.value}; "
         f"{hardware()}; {datetime.date.today()}.",
         "",
         f"    python -m benchmarks.growth {' '.join(sys.argv[1:])}",

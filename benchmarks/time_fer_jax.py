@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 
 from fer_jax.cli import set_up_jax
 from fer_jax.data.augment import Augmentation
-from fer_jax.data.pipeline import training_batches
 from fer_jax.data.records import Records
 from fer_jax.models import create_model
+from fer_jax.training.feed import FEEDS, Losses
+from fer_jax.training.members import Members
 from fer_jax.training.mesh import (
     create_mesh,
     replicated,
@@ -30,9 +31,12 @@ from fer_jax.training.mesh import (
 )
 from fer_jax.training.optimizer import create_optimizer, create_schedule
 from fer_jax.training.prediction import abstract_network, make_predict
-from fer_jax.training.step import FiniteLosses, create_state, make_train_step
+from fer_jax.training.step import FiniteLosses, TrainState, create_state, make_train_step
 
 IMAGES = 20_000
+
+Advance = Callable[[TrainState, int], tuple[TrainState, Losses, int]]
+"""Takes steps, see `Feed.advance`."""
 
 # Dense bfloat16, as the maker states it.
 _PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12}
@@ -42,62 +46,77 @@ class Training:
     """A config's training on random images, ready to be timed.
 
     Attributes:
-      mesh: of all devices.
+      members: of whom there is one.
       flops_per_image: of the network in one step.
     """
 
     def __init__(self, config: ConfigDict, *, images: int, batch_size: int):
         self._batch_size = batch_size
-        self.mesh = create_mesh(batch_size)
+        self.members = Members(1, create_mesh(batch_size))
+        self._augmentation = Augmentation.from_config(config)
         optimizer = create_optimizer(
             config, create_schedule(config, steps_per_epoch=1_000, total_steps=100_000)
         )
         build = functools.partial(
             create_model, config.model, num_classes=7, dtype=supported_dtype(config.dtype)
         )
-        graph, params, statistics = abstract_network(build, self.mesh)
-        self._state = create_state(build, optimizer, None, seed=0, mesh=self.mesh)
-        ones = np.ones(7, np.float32)
-        self._step = make_train_step(
-            graph, optimizer, label_smoothing=0.0, class_weights=ones, mesh=self.mesh
-        )
+        graph, params, statistics = abstract_network(build, self.members.mesh)
+        self._state = create_state(build, optimizer, None, members=self.members, seeds=[0])
+        self._step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
         # Backward is twice forward: Chowdhery et al., "PaLM", 2022, appendix B. Counted before XLA
         # optimises, which on a GPU turns convolutions into calls that it does not count.
         batch = jax.ShapeDtypeStruct((batch_size, 48, 48, 1), np.uint8)
-        forward = make_predict(graph, self.mesh).lower(params, statistics, batch)
+        forward = make_predict(graph, self.members.mesh).lower(params, statistics, batch)
         self.flops_per_image = 3 * forward.cost_analysis()["flops"] / batch_size
 
         rng = np.random.default_rng(0)
         pixels = np.frombuffer(rng.bytes(images * 48 * 48), np.uint8).reshape(-1, 48, 48, 1)
         labels = rng.integers(0, 7, images).astype(np.int32)
-        self._batches = training_batches(
-            Records(labels, [""] * images, pixels.__getitem__),
-            batch_size=batch_size,
-            seed=0,
-            augmentation=Augmentation.from_config(config),
-        )
+        self._records = Records(labels, [""] * images, pixels.__getitem__)
 
-    def draw(self) -> dict[str, jax.Array]:
-        """Returns the next batch, augmented and on the devices."""
-        return to_devices(next(self._batches), self.mesh)
+    def feed(self, source: str) -> Advance:
+        """Returns what takes steps as training does with this `config.input`."""
+        return FEEDS[source](
+            self._step,
+            self._state,
+            self._records,
+            batch_size=self._batch_size,
+            seeds=[0],
+            augmentation=self._augmentation,
+            members=self.members,
+        ).advance
 
-    def first_step(self) -> float:
-        """Returns the seconds that a step takes when it has yet to be compiled."""
-        batch, started = self.draw(), time.perf_counter()
-        self._state, _ = jax.block_until_ready(self._step(self._state, batch))
-        return time.perf_counter() - started
+    def one_batch(self) -> Advance:
+        """Returns what takes one step on one and the same batch."""
+        rows = np.arange(self._batch_size)
+        batch = {"image": self._records.read(rows), "label": self._records.labels[rows]}
+        on_devices = to_devices(batch, self.members.batch_sharding)
 
-    def rate(self, draw: Callable[[], dict[str, jax.Array]], seconds: float) -> float:
-        """Returns images/s over about `seconds`, after two steps to warm up."""
+        def one_step(state, batch):
+            state, loss = self._step(state, batch)
+            return state, loss[None]
+
+        step = jax.jit(one_step, donate_argnums=0, out_shardings=self.members.state_sharding)
+        return lambda state, _: (*step(state, on_devices), 1)
+
+    def first_step(self, make: Callable[[], Advance]) -> tuple[Advance, float]:
+        """Returns what `make` makes, and the seconds until it has been compiled and has stepped."""
+        started = time.perf_counter()
+        advance = make()
+        self._state, *_ = jax.block_until_ready(advance(self._state, 1))
+        return advance, time.perf_counter() - started
+
+    def rate(self, advance: Advance, seconds: float, most: int = 1) -> float:
+        """Returns images/s over about `seconds`, after two calls of `most` steps to warm up."""
         losses = FiniteLosses()  # Read late, as in training, which bounds how far ahead we get.
-        steps, started = -2, 0.0
-        while steps < 1 or time.perf_counter() - started < seconds:
-            if steps == 0:
+        calls, steps, started = -2, 0, 0.0
+        while calls < 1 or time.perf_counter() - started < seconds:
+            if calls == 0:
                 jax.block_until_ready(self._state)
-                started = time.perf_counter()
-            self._state, loss = self._step(self._state, draw())
-            losses.add(steps, loss)
-            steps += 1
+                steps, started = 0, time.perf_counter()
+            self._state, latest, taken = advance(self._state, most)
+            losses.add(steps, latest)
+            calls, steps = calls + 1, steps + taken
         jax.block_until_ready(self._state)
         return steps * self._batch_size / (time.perf_counter() - started)
 
@@ -109,27 +128,35 @@ def main(job: dict) -> None:
     config = runpy.run_path(job["config"])["get_config"]()
     config.optimizer = "adam"  # As the peers.
     config.dtype = "bfloat16"  # Where the device is made for it.
-    training = Training(config, images=IMAGES, batch_size=job["batch_size"])
-    first_step, batch = training.first_step(), training.draw()
-    row = {
-        "first_step": first_step,
-        "step": training.rate(lambda: batch, job["seconds"]),
-        "end_to_end": training.rate(training.draw, job["seconds"]),
-        "peak_mib": _peak_memory() / 2**20,
-    }
+    size, seconds = job["batch_size"], job["seconds"]
+    training = Training(config, images=IMAGES, batch_size=size)
+    one_batch, _ = training.first_step(training.one_batch)
+    step = training.rate(one_batch, seconds)
+    # No more steps by one call than take about as long as asked for.
+    most = max(1, round(step * seconds / size))
+    rows = {}
+    for source, name in (("host", "fer_jax"), ("device", 'fer_jax, input = "device"')):
+        advance, first_step = training.first_step(functools.partial(training.feed, source))
+        rows[name] = {
+            "first_step": first_step,
+            "step": step,
+            "end_to_end": training.rate(advance, seconds, most),
+            "peak_mib": _peak_memory() / 2**20,
+        }
+    mesh = training.members.mesh
     result = {
-        "rows": {"fer_jax": row},
+        "rows": rows,
         "version": f"fer_jax on jax {jax.__version__}",
         "dtype": supported_dtype(config.dtype),
         "hardware": hardware(),
         "flops_per_image": training.flops_per_image,
     }
     if jax.default_backend() == "cpu":
-        peak = _measure_peak(training.mesh)
+        peak = _measure_peak(mesh)
         result["peak"] = f"that of a large float32 product in the same turn, {peak / 1e9:,.0f} here"
         result["memory"] = "the process's"
     else:
-        peak = training.mesh.size * _PEAK_FLOPS.get(jax.devices()[0].device_kind, 0)
+        peak = mesh.size * _PEAK_FLOPS.get(jax.devices()[0].device_kind, 0)
         result["peak"] = f"the maker's for dense bfloat16, {peak / 1e9:,.0f}"
         result["memory"] = "the device's"
     print(json.dumps(result | {"peak_flops": peak}))

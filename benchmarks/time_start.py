@@ -33,9 +33,9 @@ def call_after(owner: type, method: str, then: Callable[[], Any]) -> None:
     setattr(owner, method, wrapped)
 
 
-def stop(losses: Any, step: int, loss: Any) -> None:
-    """Takes the place of `FiniteLosses.add`, which is given each step's loss."""
-    loss.block_until_ready()
+def stop(checker: Any, step: int, losses: Any) -> None:
+    """Takes the place of `FiniteLosses.add`, which is given the losses of each call."""
+    losses.block_until_ready()
     end("first step")
     print(json.dumps(ends), flush=True)
     os._exit(0)
