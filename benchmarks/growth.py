@@ -88,8 +88,7 @@ def _page(by_data: Times, by_batch: Times, memory: np.ndarray) -> str:
         "# Growth of training",
         "",
         f"Microseconds per image, median of n = {_ROUNDS.value} (least to most), `{_CONFIG}`, "
-        f"input = {_INPUT.value}; "
-        f"{hardware()}; {datetime.date.today()}.",
+        f"input = {_INPUT.value}; {hardware()}; {datetime.date.today()}.",
         "",
         f"    python -m benchmarks.growth {' '.join(sys.argv[1:])}",
     ]

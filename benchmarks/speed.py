@@ -9,7 +9,9 @@ and name its interpreter; one that is not named is said not to be measured. All 
 network from the same layer list on the same random images, held in memory, with shift and flip:
 once with one batch over and over (the step), once with batches drawn and augmented as in training
 (end to end). They take turns, each in a process of its own, so that neither another's threads nor a
-drift of the machine's speed favours one. Where JAX and PyTorch see a GPU they use it.
+drift of the machine's speed favours one. Where JAX and PyTorch see a GPU they use it. Ours has a
+row for each `config.input`, and PyTorch on a GPU one for each way to train; ratios are to ours by
+the host's batches.
 """
 
 import datetime
