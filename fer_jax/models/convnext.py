@@ -4,15 +4,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import UserError
+from fer_jax.models.initializers import truncated_normal
 from fer_jax.models.layers import Classifier, global_average_pool
 
-_INITIAL = {"kernel_init": jax.nn.initializers.truncated_normal(0.02)}
+_INITIAL = {"kernel_init": truncated_normal(0.02)}
 _layer_norm = functools.partial(nnx.LayerNorm, epsilon=1e-6)
 
 

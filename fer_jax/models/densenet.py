@@ -14,9 +14,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import UserError
+from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
-_HE_NORMAL = jax.nn.initializers.he_normal()
+_HE_NORMAL = variance_scaling(2.0, "fan_in")
 _batch_norm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 

@@ -11,11 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import UserError
+from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
-_HE_NORMAL = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+_HE_NORMAL = variance_scaling(2.0, "fan_out")
 # Of a depthwise kernel, whose one input has k x k outputs, JAX takes fan_in for that.
-_HE_NORMAL_DEPTHWISE = jax.nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+_HE_NORMAL_DEPTHWISE = variance_scaling(2.0, "fan_in")
 
 _STEM, _TOP = 32, 1280
 # Repeats, kernel, stride, expansion and features of B0's stages: table 1 of the paper.
