@@ -1,8 +1,8 @@
-"""DenseNet-BC of three blocks, 12 features a layer and a stem for small images, for a GPU or TPU.
+"""DenseNet-BC of 40 layers in three blocks, k = 24, with a stem for small images, for a GPU or TPU.
 
 python -m fer_jax.main --config=configs/densenet.py
 
-As deep and as wide as the paper's for CIFAR, 100 layers and k = 12. Not run in full yet.
+Not run in full yet.
 """
 
 from ml_collections import ConfigDict
@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "name": "densenet",
-            "blocks": (16, 16, 16),
-            "growth": 12,
+            "blocks": (6, 6, 6),
+            "growth": 24,
             "stem": "small",
             "channels": 1,
         }

@@ -12,7 +12,7 @@ from data_prep.contract import UserError
 from fer_jax.models.initializers import truncated_normal
 from fer_jax.models.layers import Classifier, global_average_pool
 
-_INITIAL = {"kernel_init": truncated_normal(0.02)}
+_INITIAL: dict[str, Any] = {"kernel_init": truncated_normal(0.02)}
 _layer_norm = functools.partial(nnx.LayerNorm, epsilon=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -115,14 +116,12 @@ def keras_name(path: str) -> str:
       path: of the variable in the network's state, such as
         "features.layers.2.layers.0.expand.conv.kernel".
     """
-    *parts, variable = path.removeprefix("features.layers.").split(".")
-    if parts[1] == "layers":
-        stage, _, block, *layer = parts
-        name = f"block{stage}{'abcdefghijklmnopqrstuvwxyz'[int(block)]}_"
-        name += _KERAS_LAYERS[".".join(layer)]
-    else:
-        index, layer = parts
-        name = ("stem" if index == "0" else "top") + {"conv": "_conv", "norm": "_bn"}[layer]
+    match path.removeprefix("features.layers.").split("."):
+        case [index, "layers", block, *layer, variable]:
+            name = f"block{index}{string.ascii_lowercase[int(block)]}_"
+            name += _KERAS_LAYERS[".".join(layer)]
+        case [index, layer, variable]:
+            name = ("stem_" if index == "0" else "top_") + {"conv": "conv", "norm": "bn"}[layer]
     if name.endswith("dwconv"):
         variable = "depthwise_kernel"
     elif name.endswith("bn"):
@@ -132,17 +131,15 @@ def keras_name(path: str) -> str:
 
 def timm_name(path: str) -> str:
     """Returns what timm's EfficientNets call the variable, as `keras_name` does."""
-    *parts, variable = path.removeprefix("features.layers.").split(".")
-    variable = _TORCH_VARIABLES[variable]
-    if parts[1] == "layers":
-        stage, _, block, *layer = parts
-        names = _TIMM_FIRST_STAGE if stage == "1" else _TIMM_LAYERS
-        return f"blocks.{int(stage) - 1}.{block}.{names['.'.join(layer)]}.{variable}"
-    index, layer = parts
-    names = {"conv": "conv_stem", "norm": "bn1"}
-    if index != "0":
-        names = {"conv": "conv_head", "norm": "bn2"}
-    return f"{names[layer]}.{variable}"
+    match path.removeprefix("features.layers.").split("."):
+        case [index, "layers", block, *layer, variable]:
+            names = _TIMM_FIRST_STAGE if index == "1" else _TIMM_LAYERS
+            name = f"blocks.{int(index) - 1}.{block}.{names['.'.join(layer)]}"
+        case ["0", layer, variable]:
+            name = {"conv": "conv_stem", "norm": "bn1"}[layer]
+        case [_, layer, variable]:
+            name = {"conv": "conv_head", "norm": "bn2"}[layer]
+    return f"{name}.{_TORCH_VARIABLES[variable]}"
 
 
 class _ConvNorm(nnx.Module):
@@ -211,11 +208,10 @@ class _MBConv(nnx.Module):
         rngs,
     ):
         features = expansion * inputs
-        common: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
-        conv_norm = functools.partial(_ConvNorm, convention=convention, **common)
+        conv_norm = functools.partial(_ConvNorm, convention=convention, dtype=dtype, rngs=rngs)
         self.expand = conv_norm(inputs, features, 1) if expansion > 1 else _identity
         self.depthwise = conv_norm(features, features, kernel, stride, depthwise=True)
-        self.excite = _SqueezeExcite(features, max(1, inputs // 4), **common)
+        self.excite = _SqueezeExcite(features, max(1, inputs // 4), dtype=dtype, rngs=rngs)
         self.project = conv_norm(features, outputs, 1, activation=_identity)
         self.drop = nnx.Dropout(drop_rate, broadcast_dims=(1, 2, 3))
         self.residual = stride == 1 and inputs == outputs

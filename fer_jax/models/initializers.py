@@ -5,14 +5,14 @@ that for as many numbers along one axis, which are the same numbers (jax 0.12).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def variance_scaling(scale: float, mode: str) -> jax.nn.initializers.Initializer:
+def variance_scaling(scale: float, mode: str) -> Callable[..., Array]:
     """As `jax.nn.initializers.variance_scaling` with a truncated normal distribution.
 
     Args:
@@ -29,7 +29,7 @@ def variance_scaling(scale: float, mode: str) -> jax.nn.initializers.Initializer
     return initialize
 
 
-def truncated_normal(deviation: float) -> jax.nn.initializers.Initializer:
+def truncated_normal(deviation: float) -> Callable[..., Array]:
     """As `jax.nn.initializers.truncated_normal`: cut off beyond two deviations."""
 
     def initialize(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Float[Array, "..."]:

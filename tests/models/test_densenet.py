@@ -58,5 +58,5 @@ def test_training_lowers_the_loss():
 
 
 def test_a_wrong_stem_is_named_with_the_known():
-    with pytest.raises(UserError, match="choose one of small, imagenet"):
+    with pytest.raises(UserError, match=r"model.stem is .tiny.; choose one of small, imagenet"):
         abstract({**DENSENET_121, "stem": "tiny"})
