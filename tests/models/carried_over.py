@@ -12,6 +12,8 @@ import pytest
 from flax import nnx
 
 from fer_jax.models import create_model
+from fer_jax.training.members import Members
+from fer_jax.training.mesh import create_mesh
 from fer_jax.training.prediction import split
 from fer_jax.training.step import create_state, make_train_step
 
@@ -109,12 +111,10 @@ def losses(config: dict, steps: int) -> list[float]:
         return create_model(config, num_classes=7, dtype="float32", rngs=rngs)
 
     optimizer = optax.adam(1e-2)
-    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
     graph, _, _ = split(abstract(config))
-    state = create_state(build, optimizer, None, seed=0, mesh=mesh)
-    step = make_train_step(
-        graph, optimizer, label_smoothing=0.0, class_weights=np.ones(7, np.float32), mesh=mesh
-    )
+    members = Members(1, create_mesh(1))
+    state = create_state(build, optimizer, None, members=members, seeds=[0])
+    step = jax.jit(make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32)))
     seen = []
     for _ in range(steps):
         state, loss = step(state, batch)
