@@ -45,6 +45,9 @@ def test_says_how_to_run_it(path):
 
 
 PARAMETERS = {  # total, trainable, non-trainable; of published/*, as published
+    "convnext": (3_375_007, 3_375_007, 0),
+    "densenet": (699_055, 688_783, 10_272),
+    "efficientnet": (4_057_955, 4_015_939, 42_016),
     "resnet": (11_180_871, 11_171_271, 9_600),
     "published/small_cnn": (319_527, 319_527, 0),
     "published/medium_cnn": (4_496_903, 4_492_935, 3_968),

@@ -8,10 +8,19 @@ from flax import nnx
 
 from data_prep.contract import UserError
 from fer_jax.models.cnn import cnn
+from fer_jax.models.convnext import convnext
+from fer_jax.models.densenet import densenet
+from fer_jax.models.efficientnet import efficientnet
 from fer_jax.models.layers import Classifier
 from fer_jax.models.resnet import resnet
 
-MODELS: dict[str, Callable[..., Classifier]] = {"cnn": cnn, "resnet": resnet}
+MODELS: dict[str, Callable[..., Classifier]] = {
+    "cnn": cnn,
+    "convnext": convnext,
+    "densenet": densenet,
+    "efficientnet": efficientnet,
+    "resnet": resnet,
+}
 
 
 def create_model(

@@ -1,0 +1,34 @@
+"""ConvNeXt of timm's "atto" depths and widths with patches of 2x2 pixels, for a GPU or TPU.
+
+python -m fer_jax.main --config=configs/convnext.py
+
+Not run in full yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.model = ConfigDict(
+        {
+            "name": "convnext",
+            "depths": (2, 2, 6, 2),
+            "widths": (40, 80, 160, 320),
+            "patch": 2,
+            "stochastic_depth": 0.1,
+            "channels": 1,
+        }
+    )
+    config.dtype = "bfloat16"
+    config.batch_size = 128
+    config.epochs = 60
+    config.optimizer = "adamw"
+    config.learning_rate = 1e-3
+    config.weight_decay = 0.05
+    config.schedule = "cosine"
+    config.warmup_epochs = 5.0
+    config.label_smoothing = 0.1
+    return config

@@ -1,0 +1,33 @@
+"""DenseNet-BC of 40 layers in three blocks, k = 24, with a stem for small images, for a GPU or TPU.
+
+python -m fer_jax.main --config=configs/densenet.py
+
+Not run in full yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.model = ConfigDict(
+        {
+            "name": "densenet",
+            "blocks": (6, 6, 6),
+            "growth": 24,
+            "stem": "small",
+            "channels": 1,
+        }
+    )
+    config.dtype = "bfloat16"
+    config.batch_size = 128
+    config.epochs = 60
+    config.optimizer = "sgd"
+    config.learning_rate = 0.1
+    config.weight_decay = 1e-4
+    config.schedule = "cosine"
+    config.warmup_epochs = 2.0
+    config.label_smoothing = 0.1
+    return config

@@ -1,0 +1,27 @@
+"""EfficientNet-B0 with a stem for small images: 4,015,939 trainable parameters, for a GPU or TPU.
+
+python -m fer_jax.main --config=configs/efficientnet.py
+
+Not run in full yet.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config() -> ConfigDict:
+    config = base.get_config()
+    config.model = ConfigDict(
+        {"name": "efficientnet", "width": 1.0, "depth": 1.0, "stem": "small", "channels": 1}
+    )
+    config.dtype = "bfloat16"
+    config.batch_size = 128
+    config.epochs = 60
+    config.optimizer = "adamw"
+    config.learning_rate = 1e-3
+    config.weight_decay = 0.05
+    config.schedule = "cosine"
+    config.warmup_epochs = 5.0
+    config.label_smoothing = 0.1
+    return config

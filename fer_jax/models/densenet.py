@@ -1,0 +1,208 @@
+"""DenseNets: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017.
+
+With bottlenecks and transitions that halve the features: DenseNet-BC. Padding is the same on both
+sides, as in all published weights.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from data_prep.contract import UserError
+from fer_jax.models.initializers import variance_scaling
+from fer_jax.models.layers import Classifier, global_average_pool
+
+_HE_NORMAL = variance_scaling(2.0, "fan_in")
+_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def densenet(
+    *,
+    blocks: Sequence[int],
+    growth: int,
+    stem: str,
+    channels: int = 1,
+    num_classes: int,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> Classifier:
+    """Builds a DenseNet.
+
+    Args:
+      blocks: dense layers of each block; (6, 12, 24, 16) is DenseNet-121.
+      growth: features that each dense layer adds to what it was given, "k" in the paper; the stem
+        makes twice as many. 32 for ImageNet.
+      stem: "small" (3x3 convolution, nothing thrown away) for images such as these, or "imagenet"
+        (7x7 convolution and 3x3 max-pool, each of stride two).
+      channels: the grey image is repeated to this many channels.
+      num_classes: logits in a row.
+      dtype: of the computation; parameters and batch statistics are float32.
+      rngs: for the initial parameters.
+
+    Raises:
+      UserError: there is no such stem.
+    """
+    if stem not in _STEMS:
+        raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEMS)}")
+    common: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+    features = 2 * growth
+    layers: list[Callable] = [_STEMS[stem](channels, features, **common)]
+    for index, count in enumerate(blocks):
+        if index > 0:
+            layers.append(_Transition(features, features // 2, **common))
+            features //= 2
+        layers.append(
+            nnx.Sequential(
+                *(_DenseLayer(features + k * growth, growth, **common) for k in range(count))
+            )
+        )
+        features += count * growth
+    return Classifier(
+        nnx.Sequential(*layers, _batch_norm(features, **common), nnx.relu, global_average_pool),
+        features,
+        num_classes=num_classes,
+        channels=channels,
+        kernel_init=jax.nn.initializers.glorot_uniform(),
+        **common,
+    )
+
+
+def keras_name(path: str) -> str:
+    """Returns what a weights file of keras.applications' DenseNets calls a variable.
+
+    Args:
+      path: of the variable in the network's state, such as
+        "features.layers.1.layers.0.bottleneck.conv.kernel".
+    """
+    *parts, variable = path.removeprefix("features.layers.").split(".")
+    match parts:
+        case ["0", layer]:
+            name = f"conv1_{_KERAS_LAYERS[layer]}"
+        case [block, "layers", index, *layer]:
+            name = (
+                f"conv{int(block) // 2 + 2}_block{int(index) + 1}_{_KERAS_LAYERS['.'.join(layer)]}"
+            )
+        case [transition, layer]:
+            name = f"pool{int(transition) // 2 + 1}_{_KERAS_LAYERS[layer]}"
+        case _:
+            name = "bn"
+    return f"{name}/{_KERAS_VARIABLES[variable]}"
+
+
+def timm_name(path: str) -> str:
+    """Returns what timm's and torchvision's DenseNets call the variable, as `keras_name` does."""
+    *parts, variable = path.removeprefix("features.layers.").split(".")
+    match parts:
+        case ["0", layer]:
+            name = f"{layer}0"
+        case [block, "layers", index, *layer]:
+            name = f"denseblock{int(block) // 2 + 1}.denselayer{int(index) + 1}"
+            name += f".{layer[1]}{'12'[layer[0] == 'growth']}"
+        case [transition, layer]:
+            name = f"transition{int(transition) // 2}.{layer}"
+        case _:
+            name = "norm5"
+    return f"features.{name}.{_TORCH_VARIABLES[variable]}"
+
+
+class _ConvNorm(nnx.Module):
+    """Convolution without bias, batch normalisation, ReLU, then `pool`: the stem."""
+
+    def __init__(
+        self, inputs: int, features: int, kernel: int, stride: int, pool: Callable, *, dtype, rngs
+    ):
+        self.conv = _conv(inputs, features, kernel, stride, dtype=dtype, rngs=rngs)
+        self.norm = _batch_norm(features, dtype=dtype, rngs=rngs)
+        self.pool = pool
+
+    def __call__(self, x):
+        return self.pool(nnx.relu(self.norm(self.conv(x))))
+
+
+class _NormConv(nnx.Module):
+    """Batch normalisation, ReLU, then convolution without bias."""
+
+    def __init__(self, inputs: int, features: int, kernel: int, *, dtype, rngs):
+        self.norm = _batch_norm(inputs, dtype=dtype, rngs=rngs)
+        self.conv = _conv(inputs, features, kernel, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        return self.conv(nnx.relu(self.norm(x)))
+
+
+class _DenseLayer(nnx.Module):
+    """Adds `growth` features to those that it is given."""
+
+    def __init__(self, inputs: int, growth: int, **common):
+        self.bottleneck = _NormConv(inputs, 4 * growth, 1, **common)
+        self.growth = _NormConv(4 * growth, growth, 3, **common)
+
+    def __call__(
+        self, x: Float[Array, "batch height width inputs"]
+    ) -> Float[Array, "batch height width inputs+growth"]:
+        return jnp.concatenate([x, self.growth(self.bottleneck(x))], axis=-1)
+
+
+class _Transition(_NormConv):
+    """Fewer features, and the mean of each 2x2 pixels; a row or column left over is dropped."""
+
+    def __init__(self, inputs: int, features: int, **common):
+        super().__init__(inputs, features, 1, **common)
+
+    def __call__(self, x):
+        return nnx.avg_pool(super().__call__(x), (2, 2), strides=(2, 2))
+
+
+def _conv(inputs: int, features: int, kernel: int, stride: int = 1, **common) -> nnx.Conv:
+    return nnx.Conv(
+        inputs,
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=kernel // 2,
+        use_bias=False,
+        kernel_init=_HE_NORMAL,
+        **common,
+    )
+
+
+def _identity(x):
+    return x
+
+
+def _max_pool_3x3(x):
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+_STEMS = {
+    "small": functools.partial(_ConvNorm, kernel=3, stride=1, pool=_identity),
+    "imagenet": functools.partial(_ConvNorm, kernel=7, stride=2, pool=_max_pool_3x3),
+}
+
+_KERAS_LAYERS = {
+    "conv": "conv",
+    "norm": "bn",
+    "bottleneck.norm": "0_bn",
+    "bottleneck.conv": "1_conv",
+    "growth.norm": "1_bn",
+    "growth.conv": "2_conv",
+}
+_KERAS_VARIABLES = {
+    "kernel": "kernel",
+    "scale": "gamma",
+    "bias": "beta",
+    "mean": "moving_mean",
+    "var": "moving_variance",
+}
+_TORCH_VARIABLES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}

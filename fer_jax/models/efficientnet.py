@@ -1,0 +1,277 @@
+"""EfficientNets: Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", ICML 2019."""
+
+import functools
+import math
+import string
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from data_prep.contract import UserError
+from fer_jax.models.initializers import variance_scaling
+from fer_jax.models.layers import Classifier, global_average_pool
+
+_HE_NORMAL = variance_scaling(2.0, "fan_out")
+# Of a depthwise kernel, whose one input has k x k outputs, JAX takes fan_in for that.
+_HE_NORMAL_DEPTHWISE = variance_scaling(2.0, "fan_in")
+
+_STEM, _TOP = 32, 1280
+# Repeats, kernel, stride, expansion and features of B0's stages: table 1 of the paper.
+_STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+
+def efficientnet(
+    *,
+    width: float,
+    depth: float,
+    stem: str,
+    convention: str = "tensorflow",
+    dropout: float = 0.2,
+    stochastic_depth: float = 0.2,
+    channels: int = 1,
+    num_classes: int,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> Classifier:
+    """Builds an EfficientNet.
+
+    Args:
+      width: multiplies the features of B0, rounded to multiples of 8; B0 has 1.0.
+      depth: multiplies the blocks of each stage of B0, rounded up; B0 has 1.0.
+      stem: "small" (stride one) for images such as these, or "imagenet" (stride two).
+      convention: what the original and Keras do, "tensorflow", is to pad strided convolutions at
+        the end first and to normalise with an epsilon of 1e-3; "pytorch" is the same padding on
+        both sides and 1e-5, which timm's efficientnet_b0 was trained with, but not its tf_ ones.
+      dropout: rate before the layer of logits.
+      stochastic_depth: rate at which the last block would be left out of an image's training; that
+        of the others falls to zero at the first (Huang et al., 2016).
+      channels: the grey image is repeated to this many channels.
+      num_classes: logits in a row.
+      dtype: of the computation; parameters and batch statistics are float32.
+      rngs: for the initial parameters.
+
+    Raises:
+      UserError: there is no such stem or convention.
+    """
+    if stem not in _STEM_STRIDES:
+        raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEM_STRIDES)}")
+    if convention not in _CONVENTIONS:
+        raise UserError(
+            f"model.convention is {convention!r}; choose one of {', '.join(_CONVENTIONS)}"
+        )
+    common: dict[str, Any] = {"convention": convention, "dtype": dtype, "rngs": rngs}
+    stages = [(math.ceil(depth * repeats), *rest) for repeats, *rest in _STAGES]
+    drop_rates = iter(
+        stochastic_depth * block / sum(stage[0] for stage in stages)
+        for block in range(sum(stage[0] for stage in stages))
+    )
+    inputs = _rounded(_STEM * width)
+    layers: list[Callable] = [_ConvNorm(channels, inputs, 3, _STEM_STRIDES[stem], **common)]
+    for repeats, kernel, stride, expansion, features in stages:
+        blocks = []
+        for index in range(repeats):
+            outputs = _rounded(features * width)
+            blocks.append(
+                _MBConv(
+                    inputs,
+                    outputs,
+                    expansion=expansion,
+                    kernel=kernel,
+                    stride=stride if index == 0 else 1,
+                    drop_rate=next(drop_rates),
+                    **common,
+                )
+            )
+            inputs = outputs
+        layers.append(nnx.Sequential(*blocks))
+    top = _rounded(_TOP * width)
+    layers.append(_ConvNorm(inputs, top, 1, **common))
+    return Classifier(
+        nnx.Sequential(*layers, global_average_pool, nnx.Dropout(dropout)),
+        top,
+        num_classes=num_classes,
+        channels=channels,
+        kernel_init=jax.nn.initializers.glorot_uniform(),
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+def keras_name(path: str) -> str:
+    """Returns what a weights file of keras.applications' EfficientNets calls a variable.
+
+    Args:
+      path: of the variable in the network's state, such as
+        "features.layers.2.layers.0.expand.conv.kernel".
+    """
+    match path.removeprefix("features.layers.").split("."):
+        case [index, "layers", block, *layer, variable]:
+            name = f"block{index}{string.ascii_lowercase[int(block)]}_"
+            name += _KERAS_LAYERS[".".join(layer)]
+        case [index, layer, variable]:
+            name = ("stem_" if index == "0" else "top_") + {"conv": "conv", "norm": "bn"}[layer]
+    if name.endswith("dwconv"):
+        variable = "depthwise_kernel"
+    elif name.endswith("bn"):
+        variable = _KERAS_BATCH_NORM[variable]
+    return f"{name}/{variable}"
+
+
+def timm_name(path: str) -> str:
+    """Returns what timm's EfficientNets call the variable, as `keras_name` does."""
+    match path.removeprefix("features.layers.").split("."):
+        case [index, "layers", block, *layer, variable]:
+            names = _TIMM_FIRST_STAGE if index == "1" else _TIMM_LAYERS
+            name = f"blocks.{int(index) - 1}.{block}.{names['.'.join(layer)]}"
+        case ["0", layer, variable]:
+            name = {"conv": "conv_stem", "norm": "bn1"}[layer]
+        case [_, layer, variable]:
+            name = {"conv": "conv_head", "norm": "bn2"}[layer]
+    return f"{name}.{_TORCH_VARIABLES[variable]}"
+
+
+class _ConvNorm(nnx.Module):
+    """Convolution without bias, batch normalisation, then SiLU or another activation."""
+
+    def __init__(
+        self,
+        inputs: int,
+        features: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        depthwise: bool = False,
+        activation: Callable = nnx.silu,
+        convention: str,
+        dtype,
+        rngs,
+    ):
+        same, epsilon = _CONVENTIONS[convention]
+        self.conv = nnx.Conv(
+            inputs,
+            features,
+            (kernel, kernel),
+            strides=stride,
+            padding="SAME" if same else kernel // 2,
+            feature_group_count=features if depthwise else 1,
+            use_bias=False,
+            kernel_init=_HE_NORMAL_DEPTHWISE if depthwise else _HE_NORMAL,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.norm = nnx.BatchNorm(features, momentum=0.99, epsilon=epsilon, dtype=dtype, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x):
+        return self.activation(self.norm(self.conv(x)))
+
+
+class _SqueezeExcite(nnx.Module):
+    """Scales each channel by what the means of all say: Hu et al., CVPR 2018."""
+
+    def __init__(self, features: int, squeezed: int, *, dtype, rngs):
+        conv = functools.partial(nnx.Conv, kernel_size=(1, 1), kernel_init=_HE_NORMAL)
+        self.reduce = conv(features, squeezed, dtype=dtype, rngs=rngs)
+        self.expand = conv(squeezed, features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        means = x.mean(axis=(1, 2), keepdims=True)
+        return x * nnx.sigmoid(self.expand(nnx.silu(self.reduce(means))))
+
+
+class _MBConv(nnx.Module):
+    """Mobile inverted bottleneck with squeeze-and-excitation, left out of images at `drop_rate`."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        expansion: int,
+        kernel: int,
+        stride: int,
+        drop_rate: float,
+        convention: str,
+        dtype,
+        rngs,
+    ):
+        features = expansion * inputs
+        conv_norm = functools.partial(_ConvNorm, convention=convention, dtype=dtype, rngs=rngs)
+        self.expand = conv_norm(inputs, features, 1) if expansion > 1 else _identity
+        self.depthwise = conv_norm(features, features, kernel, stride, depthwise=True)
+        self.excite = _SqueezeExcite(features, max(1, inputs // 4), dtype=dtype, rngs=rngs)
+        self.project = conv_norm(features, outputs, 1, activation=_identity)
+        self.drop = nnx.Dropout(drop_rate, broadcast_dims=(1, 2, 3))
+        self.residual = stride == 1 and inputs == outputs
+
+    def __call__(
+        self, x: Float[Array, "batch height width inputs"], rngs: nnx.Rngs | None = None
+    ) -> Float[Array, "batch height/stride width/stride outputs"]:
+        y = self.project(self.excite(self.depthwise(self.expand(x))))
+        return x + self.drop(y, rngs=rngs) if self.residual else y
+
+
+def _identity(x):
+    return x
+
+
+def _rounded(features: float) -> int:
+    """Returns the nearest multiple of 8, but no less than nine tenths of `features`."""
+    nearest = max(8, int(features + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * features else nearest + 8
+
+
+_STEM_STRIDES = {"small": 1, "imagenet": 2}
+_CONVENTIONS = {"tensorflow": (True, 1e-3), "pytorch": (False, 1e-5)}  # SAME padding; epsilon.
+
+_KERAS_LAYERS = {
+    "expand.conv": "expand_conv",
+    "expand.norm": "expand_bn",
+    "depthwise.conv": "dwconv",
+    "depthwise.norm": "bn",
+    "excite.reduce": "se_reduce",
+    "excite.expand": "se_expand",
+    "project.conv": "project_conv",
+    "project.norm": "project_bn",
+}
+_KERAS_BATCH_NORM = {
+    "scale": "gamma",
+    "bias": "beta",
+    "mean": "moving_mean",
+    "var": "moving_variance",
+}
+_TIMM_LAYERS = {
+    "expand.conv": "conv_pw",
+    "expand.norm": "bn1",
+    "depthwise.conv": "conv_dw",
+    "depthwise.norm": "bn2",
+    "excite.reduce": "se.conv_reduce",
+    "excite.expand": "se.conv_expand",
+    "project.conv": "conv_pwl",
+    "project.norm": "bn3",
+}
+# Of blocks that do not expand.
+_TIMM_FIRST_STAGE = _TIMM_LAYERS | {
+    "depthwise.norm": "bn1",
+    "project.conv": "conv_pw",
+    "project.norm": "bn2",
+}
+_TORCH_VARIABLES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}

@@ -1,0 +1,24 @@
+"""Our initialisers against JAX's, whose values they have."""
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax.models.initializers import truncated_normal, variance_scaling
+
+JAX = jax.nn.initializers
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (truncated_normal(0.02), JAX.truncated_normal(0.02)),
+        *(
+            (variance_scaling(2.0, mode), JAX.variance_scaling(2.0, mode, "truncated_normal"))
+            for mode in ("fan_in", "fan_out")
+        ),
+    ],
+)
+def test_values_are_those_of_jax(ours, theirs):
+    key, shape = jax.random.key(1), (3, 2, 4, 5)
+    np.testing.assert_allclose(ours(key, shape), theirs(key, shape), rtol=1e-6)
