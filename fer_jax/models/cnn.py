@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from data_prep.contract import IMAGE_SIZE, UserError
+from fer_jax.models.convolution import conv_general_dilated
 from fer_jax.models.layers import Classifier, flatten, max_pool
 
 # Keras's defaults, which the published systems were trained with.
@@ -90,6 +91,7 @@ def _conv(shape: Shape, features: int, kernel: int = 3, padding: str = "SAME", *
         features,
         (kernel, kernel),
         padding=padding,
+        conv_general_dilated=conv_general_dilated,
         kernel_init=_GLOROT_UNIFORM,
         **common,
     )

@@ -15,6 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import UserError
+from fer_jax.models.convolution import conv_general_dilated
 from fer_jax.models.layers import Classifier, global_average_pool
 
 _HE_NORMAL = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
@@ -86,6 +87,7 @@ class _ConvNorm(nnx.Module):
             strides=stride,
             padding=kernel // 2,
             use_bias=False,
+            conv_general_dilated=conv_general_dilated,
             kernel_init=_HE_NORMAL,
             dtype=dtype,
             rngs=rngs,
