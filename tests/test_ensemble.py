@@ -97,7 +97,8 @@ def test_resumes_all_members_from_the_same_step(config, tmp_path):
 
 
 def test_a_member_that_stops_early_waits_for_the_others(config, tmp_path):
-    config.learning_rates = (1e-9, 0.03)
+    config.optimizer = "adam"
+    config.learning_rates = (1e-9, 1e-3)
     config.early_stopping_patience = 1
     config.epochs = 4
     lengths = [len(m["history"]) for m in train(config, tmp_path)["members"]]
