@@ -12,7 +12,8 @@ from fer_jax.models.convnext import convnext
 from fer_jax.models.densenet import densenet
 from fer_jax.models.efficientnet import efficientnet
 from fer_jax.models.layers import Classifier
-from fer_jax.models.resnet import resnet
+from fer_jax.models.resnet import resnet, resnet50_v1
+from fer_jax.models.vgg import vgg16
 
 MODELS: dict[str, Callable[..., Classifier]] = {
     "cnn": cnn,
@@ -20,6 +21,8 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "densenet": densenet,
     "efficientnet": efficientnet,
     "resnet": resnet,
+    "resnet50_v1": resnet50_v1,
+    "vgg16": vgg16,
 }
 
 
