@@ -48,7 +48,10 @@ def global_average_pool(
 
 
 class Frozen(nnx.Variable):
-    """A weight that training leaves as it is: no parameter, so without gradient and momentum."""
+    """A weight that training leaves as it is: no parameter, so without gradient and momentum.
+
+    Zero until it is given, since a random one would be of no use and takes time to draw.
+    """
 
 
 NORMALIZATIONS: dict[str, Callable[[Array], Array]] = {
@@ -75,8 +78,8 @@ class Classifier(nnx.Module):
       channels: the grey image is repeated to this many channels.
       image_size: height and width to which images are resized first.
       normalization: a key of `NORMALIZATIONS`; all but "none" take three channels.
-      frozen: how many of the first layers of `features` keep the weights they were given: these
-        become `Frozen`, and batch normalisation and dropout act there as in inference.
+      frozen: how many of the first layers of `features` keep the weights that they are given: these
+        are `Frozen`, and batch normalisation and dropout act there as in inference.
       dtype: of the computation; parameters and logits are float32.
       kernel_init: of the dense layer.
       rngs: for the initial parameters.
@@ -120,7 +123,7 @@ class Classifier(nnx.Module):
             for _, module in nnx.iter_modules(layer):
                 for name, value in vars(module).items():
                     if isinstance(value, nnx.Param):
-                        setattr(module, name, Frozen(value[...]))
+                        setattr(module, name, Frozen(jnp.zeros_like(value[...])))
 
     def prepare(
         self, images: Float[Array, "batch height width 1"]

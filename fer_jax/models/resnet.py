@@ -43,7 +43,7 @@ def resnet(
       stem: "small" (3x3 convolution, nothing thrown away) for images such as these, or "imagenet"
         (7x7 convolution and 3x3 max-pool, each of stride two).
       width: features of the first stage; each further stage has twice as many. 64 in the paper.
-      frozen_stages: how many of the four stages, and the stem with them, keep the weights they were
+      frozen_stages: how many of the four stages, and the stem with them, keep the weights they are
         given: 4 trains the logits' layer, 3 the last stage too, 0 everything.
       channels, image_size, normalization: see `Classifier`.
       num_classes: logits in a row.

@@ -32,7 +32,7 @@ def vgg16(
     Args:
       dense: features of the dense layers before the logits, each followed by ReLU and dropout.
       dropout: its rate.
-      frozen_stages: how many of the five blocks of convolutions keep the weights they were given: 5
+      frozen_stages: how many of the five blocks of convolutions keep the weights they are given: 5
         trains the dense layers, 4 the last block too, 0 everything.
       channels, image_size, normalization: see `Classifier`; by default those of Keras's weights.
       num_classes: logits in a row.
