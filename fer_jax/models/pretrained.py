@@ -87,8 +87,8 @@ def load_pretrained(
     if not file:
         if jax.tree.leaves(nnx.filter_state(statistics, Frozen)):
             raise UserError(
-                "the frozen part of the network has no weights: give it --config.pretrained.file=FILE "
-                "or train it, too, by --config.model.frozen_stages=0"
+                "the frozen part of the network has no weights: give --config.pretrained.file, or "
+                "train it, too, by --config.model.frozen_stages=0"
             )
         return params, statistics
 

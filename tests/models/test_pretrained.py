@@ -335,7 +335,7 @@ def test_what_is_frozen_needs_a_file():
     _, params, statistics = initial(TINY)
     same = load_pretrained("", sha256="", model=TINY, params=params, statistics=statistics)
     assert same == (params, statistics)
-    with pytest.raises(UserError, match="frozen part of the network has no weights: give it"):
+    with pytest.raises(UserError, match="frozen part of the network has no weights: give"):
         load("", TINY | {"frozen_stages": 1})
 
 
