@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -103,10 +103,10 @@ def load_pretrained(
         if not path.startswith("head.")
     }
     open_tensors, to_our_layout = _FORMATS[suffix]
-    local = _find(file, sha256)
+    local, names = _find(file, sha256), set(expected.values())
     try:
-        with open_tensors(local, set(expected.values())) as tensors:
-            _check_names(file, expected.values(), tensors)
+        with open_tensors(local, names) as tensors:
+            _check_names(file, names, tensors)
 
             def load(key: tuple, leaf: jax.Array) -> jax.Array:
                 name = expected.get(_path(key), "")
@@ -159,12 +159,12 @@ _UNUSED = re.compile(
 )
 
 
-def _check_names(file: str, expected: Iterable[str], tensors: Tensors) -> None:
+def _check_names(file: str, expected: set[str], tensors: Tensors) -> None:
     has_top = any(map(_TOP.fullmatch, tensors))
-    for name in expected:
-        if name not in tensors and (has_top or not _TOP.fullmatch(name)):
+    for name in sorted(expected - tensors.keys()):
+        if has_top or not _TOP.fullmatch(name):
             raise UserError(f"{file} has no {name}, which the network needs; give another file")
-    for name in tensors.keys() - set(expected):
+    for name in sorted(tensors.keys() - expected):
         if not _TOP.fullmatch(name) and not _UNUSED.fullmatch(name):
             raise UserError(f"{file} has {name}, which the network has not; give another file")
 
