@@ -25,7 +25,7 @@ from jaxtyping import Shaped
 from tqdm import tqdm
 
 from data_prep.contract import UserError
-from fer_jax.models import resnet, vgg
+from fer_jax.models import convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.layers import Frozen
 
 Tensor = Shaped[np.ndarray, "..."]
@@ -50,6 +50,9 @@ def _resnet_names(model: Mapping[str, Any]) -> Names:
 
 
 NAMES: dict[str, Callable[[Mapping[str, Any]], Names]] = {
+    "convnext": lambda _: Names(convnext.keras_name, convnext.timm_name),
+    "densenet": lambda _: Names(densenet.keras_name, densenet.timm_name),
+    "efficientnet": lambda _: Names(efficientnet.keras_name, efficientnet.timm_name),
     "resnet": _resnet_names,
     "resnet50_v1": lambda _: Names(resnet.keras_name, None),
     "vgg16": lambda _: Names(vgg.keras_name, vgg.timm_name),
@@ -187,19 +190,17 @@ _KERAS_KINDS = (
 def _open_keras(path: Path, expected: set[str]) -> Iterator[Tensors]:
     """Opens a file of `save_weights`, of Keras 3 or before it, or a whole model's before Keras 3.
 
-    A weight is known by its own name, or where that says nothing, such as "block1_conv1_W_1:0" and
-    Keras 3's "0", by its place among the weights of its layer.
+    A weight is known by its own name, or where that is another, as "block1_conv1_W_1:0" in old
+    files and "0" in Keras 3's, by its place among the weights of its layer.
     """
     with h5py.File(path) as file:
         tensors = {}
         for layer, weights in _keras_layers(file):
             kinds = [kind for kind in _KERAS_KINDS if f"{layer}/{kind}" in expected]
             for place, (weight, dataset) in enumerate(weights):
-                *scopes, kind = weight.removesuffix(":0").split("/")
-                if scopes and kind in _KERAS_KINDS:
-                    name = f"{scopes[-1]}/{kind}"
-                else:
-                    name = f"{layer}/{kinds[place] if place < len(kinds) else weight}"
+                name = "/".join(weight.removesuffix(":0").split("/")[-2:])
+                if name not in expected:
+                    name = f"{layer}/{kinds[place] if place < len(kinds) else name}"
                 tensors[name] = functools.partial(np.asarray, dataset)
         yield tensors
 
