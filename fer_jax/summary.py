@@ -25,7 +25,7 @@ flags.mark_flag_as_required("config")
 
 
 def count_parameters(module: "nnx.Module") -> dict[str, int]:
-    """Returns how many numbers are trainable, not (running statistics), and both together."""
+    """Returns how many numbers are trainable, not (statistics, frozen), and both together."""
     import jax
 
     from fer_jax.training.prediction import split
@@ -44,7 +44,7 @@ def list_layers(build: "Callable[[], Classifier]") -> list[tuple[str, str, int]]
     def outputs() -> list[jax.Array]:
         model = build()
         model.eval()
-        results = [jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, model.channels))]
+        results = [model.prepare(jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 1)))]
         for layer in model.layers():
             results.append(layer(results[-1]))
         return results[1:]

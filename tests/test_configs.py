@@ -1,14 +1,24 @@
-"""Every shipped config, shrunk only in how long it trains, takes real steps."""
+"""Every shipped config, shrunk only in how long it trains, takes real steps.
 
+And in the size of its images, where they are enlarged for weights of ImageNet.
+"""
+
+import functools
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from flax import nnx
 
 from data_prep.contract import CLASS_NAMES
+from fer_jax.models import create_model
+from fer_jax.models.pretrained import NAMES
 from fer_jax.train import train
 
 # base.py is what cnn.py trains as it stands.
@@ -22,6 +32,20 @@ def load(path: Path):
     return module
 
 
+def write_weights(model, file):
+    """Writes a file of Keras's with weights for all features of `model`."""
+    build = functools.partial(create_model, model, num_classes=7, dtype="float32")
+    state = nnx.state(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
+    keras_name = NAMES[model.name](model).keras
+    with h5py.File(file, "w") as weights:
+        for path, variable in nnx.to_flat_state(state["features"]):
+            name = keras_name(".".join(map(str, ("features", *path))))
+            group = weights.require_group(name.split("/")[0])
+            group[name] = np.full(variable.shape, 0.01, np.float32)
+            names = [name, *map(os.fsdecode, group.attrs.get("weight_names", ()))]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_takes_a_step(path, tiny_data_dir, tmp_path):
     config = load(path).get_config()
@@ -33,6 +57,11 @@ def test_takes_a_step(path, tiny_data_dir, tmp_path):
     # Over two devices: each of them holds the whole network, and some networks are large.
     config.batch_size = 2
     config.eval_batch_size = 42
+    if config.model.get("frozen_stages"):
+        config.model.image_size = 32
+        config.pretrained.file = str(tmp_path / "weights.h5")
+        write_weights(config.model, config.pretrained.file)
+        tmp_path = tmp_path / "workdir"
     result = train(config, tmp_path)
     assert len(result["history"]) == 1
     images_per_class = {"validation_20": 6, "public_test": 5}[config.validation_split]
@@ -44,7 +73,8 @@ def test_says_how_to_run_it(path):
     assert f"python -m fer_jax.main --config={path}" in load(path).__doc__
 
 
-PARAMETERS = {  # total, trainable, non-trainable; of published/*, as published
+# Total, trainable, non-trainable; of published/*, as published, or as Keras counts them.
+PARAMETERS = {
     "convnext": (3_375_007, 3_375_007, 0),
     "densenet": (699_055, 688_783, 10_272),
     "efficientnet": (4_057_955, 4_015_939, 42_016),
@@ -55,6 +85,8 @@ PARAMETERS = {  # total, trainable, non-trainable; of published/*, as published
     "published/large_cnn_augmented": (17_046_535, 17_044_871, 1_664),
     "published/large_cnn_shift_flip": (17_046_535, 17_044_871, 1_664),
     "published/three_emotions": (2_434_435, 2_425_731, 8_704),
+    "published/vgg16_transfer": (134_289_223, 119_574_535, 14_714_688),
+    "published/resnet50_transfer": (23_602_055, 14_343, 23_587_712),
 }
 
 

@@ -7,19 +7,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from data_prep.contract import UserError
-from fer_jax.models.cnn import cnn
-from fer_jax.models.convnext import convnext
-from fer_jax.models.densenet import densenet
-from fer_jax.models.efficientnet import efficientnet
+from fer_jax.models import cnn, convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.layers import Classifier
-from fer_jax.models.resnet import resnet
 
 MODELS: dict[str, Callable[..., Classifier]] = {
-    "cnn": cnn,
-    "convnext": convnext,
-    "densenet": densenet,
-    "efficientnet": efficientnet,
-    "resnet": resnet,
+    "cnn": cnn.cnn,
+    "convnext": convnext.convnext,
+    "densenet": densenet.densenet,
+    "efficientnet": efficientnet.efficientnet,
+    "resnet": resnet.resnet,
+    "resnet50_v1": resnet.resnet50_v1,
+    "vgg16": vgg.vgg16,
 }
 
 

@@ -23,6 +23,9 @@ def cnn(
     *,
     layers: Sequence[str | tuple],
     channels: int = 1,
+    image_size: int = IMAGE_SIZE,
+    normalization: str = "none",
+    frozen: int = 0,
     num_classes: int,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
@@ -43,7 +46,7 @@ def cnn(
 
     Args:
       layers: as above.
-      channels: the grey image is repeated to this many channels.
+      channels, image_size, normalization, frozen: see `Classifier`.
       num_classes: logits in a row.
       dtype: of the computation; parameters are float32.
       rngs: for the initial parameters.
@@ -52,7 +55,7 @@ def cnn(
       UserError: a layer is unknown, or its numbers do not fit; the message names it.
     """
     modules: list[Callable] = []
-    shape: Shape = (IMAGE_SIZE, IMAGE_SIZE, channels)
+    shape: Shape = (image_size, image_size, channels)
     for position, entry in enumerate(layers, start=1):
         try:
             name, *numbers = (entry,) if isinstance(entry, str) else entry
@@ -73,6 +76,9 @@ def cnn(
         shape[0],
         num_classes=num_classes,
         channels=channels,
+        image_size=image_size,
+        normalization=normalization,
+        frozen=frozen,
         dtype=dtype,
         kernel_init=_GLOROT_UNIFORM,
         rngs=rngs,

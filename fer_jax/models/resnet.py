@@ -1,12 +1,12 @@
 """Residual networks: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
-Depth 50 strides in the 3x3 convolution of a bottleneck ("v1.5"), as PyTorch's and most pretrained
-weights do. Padding is PyTorch's too: the same on both sides, where XLA's `SAME` under a stride of
-two would pad at the end only.
+`resnet` is PyTorch's, and that of most pretrained weights: depth 50 strides in the 3x3 convolution
+of a bottleneck ("v1.5"). `resnet50_v1` is Keras's: as in the paper it strides in the first 1x1.
+Both pad the same on both sides, where XLA's `SAME` under a stride of two would pad at the end only.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from data_prep.contract import UserError
+from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import conv_general_dilated
 from fer_jax.models.layers import Classifier, global_average_pool
 
 _HE_NORMAL = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 _batch_norm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
+_keras_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.99, epsilon=1.001e-5)
 
 
 def resnet(
@@ -27,7 +28,10 @@ def resnet(
     depth: int,
     stem: str,
     width: int,
+    frozen_stages: int = 0,
     channels: int = 1,
+    image_size: int = IMAGE_SIZE,
+    normalization: str = "none",
     num_classes: int,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
@@ -39,46 +43,124 @@ def resnet(
       stem: "small" (3x3 convolution, nothing thrown away) for images such as these, or "imagenet"
         (7x7 convolution and 3x3 max-pool, each of stride two).
       width: features of the first stage; each further stage has twice as many. 64 in the paper.
-      channels: the grey image is repeated to this many channels.
+      frozen_stages: how many of the four stages, and the stem with them, keep the weights they are
+        given: 4 trains the logits' layer, 3 the last stage too, 0 everything.
+      channels, image_size, normalization: see `Classifier`.
       num_classes: logits in a row.
       dtype: of the computation; parameters and batch statistics are float32.
       rngs: for the initial parameters.
 
     Raises:
-      UserError: there is no such depth or stem.
+      UserError: there is no such depth or stem, or there are not so many stages.
     """
     if depth not in _DEPTHS:
         raise UserError(f"model.depth is {depth}; choose one of {', '.join(map(str, _DEPTHS))}")
     if stem not in _STEMS:
         raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEMS)}")
     block, repeats = _DEPTHS[depth]
-    common: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
-    stages = _STEMS[stem](channels, width, **common)
+    return _build(
+        _STEMS[stem],
+        block,
+        repeats,
+        width,
+        {"batch_norm": _batch_norm, "use_bias": False, "dtype": dtype, "rngs": rngs},
+        frozen_stages=frozen_stages,
+        channels=channels,
+        image_size=image_size,
+        normalization=normalization,
+        num_classes=num_classes,
+    )
+
+
+def resnet50_v1(
+    *,
+    frozen_stages: int = 0,
+    channels: int = 3,
+    image_size: int = 224,
+    normalization: str = "caffe",
+    num_classes: int,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> Classifier:
+    """Builds ResNet50 as Keras has it: version 1, with biases in its convolutions.
+
+    Args:
+      frozen_stages: see `resnet`.
+      channels, image_size, normalization: see `Classifier`; by default those of Keras's weights.
+      num_classes: logits in a row.
+      dtype: of the computation; parameters and batch statistics are float32.
+      rngs: for the initial parameters.
+
+    Raises:
+      UserError: there are not so many stages.
+    """
+    return _build(
+        _imagenet_stem,
+        functools.partial(_bottleneck, stride_first=True),
+        _DEPTHS[50][1],
+        64,
+        {"batch_norm": _keras_batch_norm, "use_bias": True, "dtype": dtype, "rngs": rngs},
+        frozen_stages=frozen_stages,
+        channels=channels,
+        image_size=image_size,
+        normalization=normalization,
+        num_classes=num_classes,
+    )
+
+
+def _build(
+    stem: Callable,
+    block: Callable,
+    repeats: Sequence[int],
+    width: int,
+    common: dict[str, Any],
+    *,
+    frozen_stages: int,
+    channels: int,
+    **classifier,
+) -> Classifier:
+    """Builds stem, stages of `repeats` blocks each, average and logits; `common` is for layers."""
+    if not 0 <= frozen_stages <= len(repeats):
+        raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(repeats)}")
+    layers = stem(channels, width, **common)
+    frozen = len(layers) + sum(repeats[:frozen_stages]) if frozen_stages else 0
     outputs = width
     for stage, count in enumerate(repeats):
         for index in range(count):
             stride = 2 if stage > 0 and index == 0 else 1
             module, outputs = block(outputs, width * 2**stage, stride, **common)
-            stages.append(module)
+            layers.append(module)
     return Classifier(
-        nnx.Sequential(*stages, global_average_pool),
+        nnx.Sequential(*layers, global_average_pool),
         outputs,
-        num_classes=num_classes,
         channels=channels,
+        frozen=frozen,
         kernel_init=jax.nn.initializers.glorot_uniform(),
-        **common,
+        dtype=common["dtype"],
+        rngs=common["rngs"],
+        **classifier,
     )
 
 
 class _ConvNorm(nnx.Module):
-    """Convolution without bias, then batch normalisation.
+    """Convolution, then batch normalisation.
 
     The last scale of a branch starts at zero, so that a block starts as its shortcut: Goyal et al.,
     "Accurate, Large Minibatch SGD", 2017.
     """
 
     def __init__(
-        self, inputs: int, features: int, kernel: int, stride: int = 1, *, scale=1.0, dtype, rngs
+        self,
+        inputs: int,
+        features: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        scale=1.0,
+        batch_norm,
+        use_bias,
+        dtype,
+        rngs,
     ):
         self.conv = nnx.Conv(
             inputs,
@@ -86,13 +168,13 @@ class _ConvNorm(nnx.Module):
             (kernel, kernel),
             strides=stride,
             padding=kernel // 2,
-            use_bias=False,
+            use_bias=use_bias,
             conv_general_dilated=conv_general_dilated,
             kernel_init=_HE_NORMAL,
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = _batch_norm(
+        self.norm = batch_norm(
             features,
             scale_init=jax.nn.initializers.constant(scale),
             dtype=dtype,
@@ -126,12 +208,15 @@ def _basic_block(inputs: int, features: int, stride: int, **common) -> tuple[_Re
     return _Residual(branch, inputs, features, stride, **common), features
 
 
-def _bottleneck(inputs: int, features: int, stride: int, **common) -> tuple[_Residual, int]:
+def _bottleneck(
+    inputs: int, features: int, stride: int, *, stride_first: bool = False, **common
+) -> tuple[_Residual, int]:
     outputs = 4 * features
+    first, second = (stride, 1) if stride_first else (1, stride)
     branch = nnx.Sequential(
-        _ConvNorm(inputs, features, 1, **common),
+        _ConvNorm(inputs, features, 1, first, **common),
         nnx.relu,
-        _ConvNorm(features, features, 3, stride, **common),
+        _ConvNorm(features, features, 3, second, **common),
         nnx.relu,
         _ConvNorm(features, outputs, 1, scale=0.0, **common),
     )
@@ -160,3 +245,45 @@ _DEPTHS = {
     50: (_bottleneck, (3, 4, 6, 3)),
 }
 _STEMS = {"small": _small_stem, "imagenet": _imagenet_stem}
+
+_KERAS_KINDS = {
+    "conv": {"kernel": "kernel", "bias": "bias"},
+    "bn": {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"},
+}
+_TIMM_KINDS = {
+    "conv": {"kernel": "weight"},
+    "bn": {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"},
+}
+
+
+def keras_name(path: str) -> str:
+    """Returns what Keras calls the variable at `path` of `resnet50_v1`."""
+    stage, block, number, part, kind = _locate(path, 50)
+    unit = f"conv{stage + 1}_block{block + 1}_{number}" if stage else "conv1"
+    return f"{unit}_{part}/{_KERAS_KINDS[part][kind]}"
+
+
+def timm_name(path: str, depth: int) -> str:
+    """Returns what timm and torchvision call the variable at `path` of a `resnet` of this depth.
+
+    Its stem must be that for ImageNet.
+    """
+    stage, block, number, part, kind = _locate(path, depth)
+    unit = f"layer{stage}.{block}." if stage else ""
+    name = f"{part}{number}" if number else f"downsample.{('conv', 'bn').index(part)}"
+    return f"{unit}{name}.{_TIMM_KINDS[part][kind]}"
+
+
+def _locate(path: str, depth: int) -> tuple[int, int, int, str, str]:
+    """Returns stage (0 is the stem), block in it, convolution in that, "conv" or "bn", and kind.
+
+    Convolutions count from 1; 0 is the shortcut's.
+    """
+    _, _, index, *inside, layer, kind = path.split(".")
+    part = "bn" if layer == "norm" else "conv"
+    if not inside:
+        return 0, 0, 1, part, kind
+    # The stem is three layers; in a branch there is a ReLU between convolutions.
+    stages = [(s, b) for s, count in enumerate(_DEPTHS[depth][1], start=1) for b in range(count)]
+    number = 0 if inside == ["shortcut"] else int(inside[-1]) // 2 + 1
+    return *stages[int(index) - 3], number, part, kind

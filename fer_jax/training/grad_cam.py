@@ -35,7 +35,7 @@ def make_grad_cam(graph: Graph, mesh: Mesh) -> Function:
 def _grad_cam(model: Classifier, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     layers = model.layers()
     cut = _end_of_last_convolution(layers)
-    maps = jnp.repeat(images.astype(model.dtype), model.channels, axis=-1)
+    maps = model.prepare(images)
     for layer in layers[:cut]:
         maps = layer(maps)
 

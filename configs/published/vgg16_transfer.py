@@ -1,0 +1,36 @@
+"""VGG16 of a published write-up: 134,289,223 parameters, those of the convolutions from ImageNet.
+
+python -m fer_jax.main --config=configs/published/vgg16_transfer.py --config.pretrained.file=FILE
+
+FILE is Keras's vgg16_weights_tf_dim_ordering_tf_kernels.h5 (553 MB; MD5
+64373286793e3c8b2b4e3219cbf3544b), from
+https://storage.googleapis.com/tensorflow/keras-applications/vgg16/. It has the first two dense
+layers; they start anew from the file that ends in _notop.h5. In place of the path a URL will do,
+along with --config.pretrained.sha256=DIGEST, which Keras does not publish.
+
+The write-up reports 55.93 % training and 55.00 % validation accuracy, over 100 epochs in which the
+last three dense layers were trained and the rest was frozen. It trains on all of the training
+images, and validates on PublicTest and PrivateTest together; here on PublicTest alone, so that
+PrivateTest stays untouched. It is silent on optimiser and learning rate, here Adam at Keras's
+default, and on how long early stopping waits, as in large_cnn.py. Neither it nor Keras has dropout.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.published import large_cnn
+
+
+def get_config() -> ConfigDict:
+    config = large_cnn.get_config()
+    config.train_split = "train"
+    config.validation_split = "public_test"
+    config.shift = 0.1
+    config.flip = True
+    config.rotation = 10.0
+    config.zoom = 0.2
+    config.model = ConfigDict(
+        {"name": "vgg16", "image_size": 224, "frozen_stages": 5, "dropout": 0.0}
+    )
+    config.dtype = "bfloat16"
+    config.epochs = 100
+    return config

@@ -1,0 +1,285 @@
+"""Weights that others trained, from the files of Keras, timm and torchvision into our networks.
+
+Never from a pickle, which can run code when it is read.
+"""
+
+import contextlib
+import functools
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import h5py
+import jax
+import numpy as np
+import safetensors
+from flax import nnx
+from jaxtyping import Shaped
+from tqdm import tqdm
+
+from data_prep.contract import UserError
+from fer_jax.models import convnext, densenet, efficientnet, resnet, vgg
+from fer_jax.models.layers import Frozen
+
+Tensor = Shaped[np.ndarray, "..."]
+Tensors = Mapping[str, Callable[[], Tensor]]
+"""How to read each tensor of a file, by its name."""
+
+
+class Names(NamedTuple):
+    """What each library calls the variable at a path such as "features.layers.0.kernel".
+
+    Keras's are "<layer>/<kind>", the kind one of `_KERAS_KINDS`. None: it has no such network.
+    """
+
+    keras: Callable[[str], str] | None
+    timm: Callable[[str], str] | None
+
+
+def _resnet_names(model: Mapping[str, Any]) -> Names:
+    if model["stem"] != "imagenet":
+        raise UserError("pretrained weights of 'resnet' have model.stem = 'imagenet'; set it")
+    return Names(None, functools.partial(resnet.timm_name, depth=model["depth"]))
+
+
+NAMES: dict[str, Callable[[Mapping[str, Any]], Names]] = {
+    "convnext": lambda _: Names(convnext.keras_name, convnext.timm_name),
+    "densenet": lambda _: Names(densenet.keras_name, densenet.timm_name),
+    "efficientnet": lambda _: Names(efficientnet.keras_name, efficientnet.timm_name),
+    "resnet": _resnet_names,
+    "resnet50_v1": lambda _: Names(resnet.keras_name, None),
+    "vgg16": lambda _: Names(vgg.keras_name, vgg.timm_name),
+}
+"""The networks for which there are weights, by `model.name`, and from `model` to the names."""
+
+
+def load_pretrained(
+    file: str,
+    *,
+    sha256: str,
+    model: Mapping[str, Any],
+    params: nnx.State,
+    statistics: nnx.State,
+) -> tuple[nnx.State, nnx.State]:
+    """Returns parameters and statistics with the weights of `file` in place of the initial ones.
+
+    All of the features come from the file. The last layer, `head`, never does, for it tells other
+    classes apart; nor do dense layers before it, as VGG16 has, where the file has none: in a
+    `*_notop.h5`. Of the file, only such a top may be left over.
+
+    Args:
+      file: `.h5` of Keras, or `.safetensors` with the names of timm, which for a ResNet are
+        torchvision's: a path, or a URL, whose file is kept in `~/.cache/fer_jax/pretrained`. Empty
+        to load nothing, as any network allows but one with a frozen part.
+      sha256: hexadecimal digest of the file; a path needs none, and is not checked without.
+      model: the config's.
+      params: initial ones, whose shapes, types and placement the loaded ones take.
+      statistics: likewise.
+
+    Raises:
+      UserError: the file cannot be had or read, or is not of this network, and the message names
+        the tensor; or there is no file for what is frozen.
+    """
+    if not file:
+        if jax.tree.leaves(nnx.filter_state(statistics, Frozen)):
+            raise UserError(
+                "the frozen part of the network has no weights: give --config.pretrained.file, or "
+                "train it, too, by --config.model.frozen_stages=0"
+            )
+        return params, statistics
+
+    suffix = Path(urlsplit(file).path).suffix
+    if suffix not in _FORMATS:
+        why = " may be a pickle, which can run code when read;" if suffix in _PICKLES else ":"
+        raise UserError(f"pretrained.file {file}{why} give a .h5 or a .safetensors file")
+    name_of = _names(model, suffix)
+    expected = {
+        path: name_of(path)
+        for path in (*_paths(params), *_paths(statistics))
+        if not path.startswith("head.")
+    }
+    open_tensors, to_our_layout = _FORMATS[suffix]
+    local, names = _find(file, sha256), set(expected.values())
+    try:
+        with open_tensors(local, names) as tensors:
+            _check_names(file, names, tensors)
+
+            def load(key: tuple, leaf: jax.Array) -> jax.Array:
+                name = expected.get(_path(key), "")
+                if name not in tensors:
+                    return leaf
+                value = to_our_layout(name, tensors[name]())
+                if value.ndim == 4 and leaf.ndim == 2:  # A convolution over all of an image.
+                    value = value.reshape(-1, value.shape[-1])
+                if value.shape != leaf.shape:
+                    raise UserError(
+                        f"{name} of {file} has shape {value.shape}, in the network's layout, which "
+                        f"has {leaf.shape} there; change model to fit, or give another file"
+                    )
+                return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+
+            return tuple(
+                jax.tree_util.tree_map_with_path(load, state) for state in (params, statistics)
+            )
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"cannot read pretrained.file {file}: {error}; is it whole?") from error
+
+
+def _names(model: Mapping[str, Any], suffix: str) -> Callable[[str], str]:
+    name = model["name"]
+    if name not in NAMES:
+        raise UserError(f"pretrained.file is of {', '.join(NAMES)}; model.name is {name!r}")
+    names = NAMES[name](model)
+    found = names.keras if suffix == ".h5" else names.timm
+    if found is None:
+        other = ".safetensors" if suffix == ".h5" else ".h5"
+        raise UserError(f"weights of {name!r} come in a {other} file; give pretrained.file one")
+    return found
+
+
+def _paths(state: nnx.State) -> list[str]:
+    return [_path(key) for key, _ in jax.tree_util.tree_leaves_with_path(state)]
+
+
+def _path(key: tuple) -> str:
+    return jax.tree_util.keystr(key, simple=True, separator=".").removesuffix(".value")
+
+
+_TOP = re.compile(r"(fc\d*|predictions|probs|pre_logits|classifier|head|\w+_head_\w+)[./].*")
+"""Tensors of what comes after the convolutions, in all libraries."""
+
+_UNUSED = re.compile(
+    r".*\.num_batches_tracked"  # Of PyTorch's batch normalisation, while training.
+    r"|normalization(_\d+)?/.*"  # Of the images, in Keras: `Classifier.prepare` does it.
+    r"|seed_generator.*"  # Of Keras's dropout.
+)
+
+
+def _check_names(file: str, expected: set[str], tensors: Tensors) -> None:
+    has_top = any(map(_TOP.fullmatch, tensors))
+    for name in sorted(expected - tensors.keys()):
+        if has_top or not _TOP.fullmatch(name):
+            raise UserError(f"{file} has no {name}, which the network needs; give another file")
+    for name in sorted(tensors.keys() - expected):
+        if not _TOP.fullmatch(name) and not _UNUSED.fullmatch(name):
+            raise UserError(f"{file} has {name}, which the network has not; give another file")
+
+
+# Files: each format has a function that opens its tensors, and one to our layout of them.
+
+_KERAS_KINDS = (
+    "kernel",
+    "depthwise_kernel",
+    "gamma",
+    "bias",
+    "beta",
+    "moving_mean",
+    "moving_variance",
+)
+"""Of a layer's weights, in Keras's order."""
+
+
+@contextlib.contextmanager
+def _open_keras(path: Path, expected: set[str]) -> Iterator[Tensors]:
+    """Opens a file of `save_weights`, of Keras 3 or before it, or a whole model's before Keras 3.
+
+    A weight is known by its own name, or where that is another, as "block1_conv1_W_1:0" in old
+    files and "0" in Keras 3's, by its place among the weights of its layer.
+    """
+    with h5py.File(path) as file:
+        tensors = {}
+        for layer, weights in _keras_layers(file):
+            kinds = [kind for kind in _KERAS_KINDS if f"{layer}/{kind}" in expected]
+            for place, (weight, dataset) in enumerate(weights):
+                name = "/".join(weight.removesuffix(":0").split("/")[-2:])
+                if name not in expected:
+                    name = f"{layer}/{kinds[place] if place < len(kinds) else name}"
+                tensors[name] = functools.partial(np.asarray, dataset)
+        yield tensors
+
+
+def _keras_layers(file: h5py.File) -> Iterator[tuple[str, list[tuple[str, h5py.Dataset]]]]:
+    """Yields each layer's name, and the names and data of its weights, in order."""
+    root = file.get("model_weights", file)
+    for layer, group in root.items():
+        weights = [os.fsdecode(name) for name in group.attrs.get("weight_names", ())]
+        yield layer, [(name, group[name]) for name in weights]
+    groups: list[h5py.Group] = []  # Of Keras 3, each with its layer's name in an attribute.
+    file.visititems(lambda _, node: groups.append(node) if "name" in node.attrs else None)
+    for group in groups:
+        yield group.attrs["name"], [(place, group[place]) for place in sorted(group, key=int)]
+
+
+def _from_keras(name: str, value: Tensor) -> Tensor:
+    return np.swapaxes(value, 2, 3) if name.endswith("/depthwise_kernel") else value
+
+
+@contextlib.contextmanager
+def _open_safetensors(path: Path, expected: set[str]) -> Iterator[Tensors]:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        yield {name: functools.partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
+
+
+def _from_torch(name: str, value: Tensor) -> Tensor:
+    """Puts output channels last: of a convolution's OIHW, and of a dense layer's OI."""
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+
+
+_FORMATS: dict[str, tuple[Callable, Callable[[str, Tensor], Tensor]]] = {
+    ".h5": (_open_keras, _from_keras),
+    ".safetensors": (_open_safetensors, _from_torch),
+}
+_PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
+
+
+def _find(file: str, sha256: str) -> Path:
+    """Returns the local path of a path or URL, its digest checked."""
+    sha256 = sha256.lower()
+    url = urlsplit(file)
+    if url.scheme not in ("http", "https"):
+        path = Path(file).expanduser()
+        if sha256:
+            _check_digest(file, path, sha256)
+        return path
+    if not sha256:
+        raise UserError(
+            f"pretrained.file {file} is a URL: give its SHA-256, too, by --config.pretrained.sha256"
+        )
+    path = Path.home() / ".cache" / "fer_jax" / "pretrained" / sha256 / Path(url.path).name
+    if not path.exists():  # Its folder says that it was checked.
+        _download(file, path, sha256)
+    return path
+
+
+def _download(url: str, path: Path, sha256: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as output:
+            size = int(response.headers.get("Content-Length", 0)) or None
+            bar = tqdm.wrapattr(response, "read", total=size, desc=path.name, miniters=1)
+            with bar as body:
+                shutil.copyfileobj(body, output)
+        _check_digest(url, partial, sha256)
+        partial.replace(path)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f"cannot download {url}: {error}; fetch it, and give its path") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_digest(file: str, path: Path, sha256: str) -> None:
+    try:
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read pretrained.file {file}: {error}") from error
+    if digest != sha256:
+        raise UserError(f"pretrained.file {file} has SHA-256 {digest}, not {sha256}")
