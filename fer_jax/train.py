@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from fer_jax.data.augment import Augmentation
 from fer_jax.data.prepare import prepare_if_missing
 from fer_jax.data.records import find_data_dir, open_data_set
 from fer_jax.models import create_model
+from fer_jax.models.pretrained import load_pretrained
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
 from fer_jax.run import Run, finish_ensemble, mean_epoch, open_runs
@@ -118,6 +120,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
         state = _restore(runs, state, feed, members)
         step = int(np.max(state.step))
+        if not step:
+            state = _load_pretrained(config, state, members)
         end_epoch = make_end_epoch(plateau, members)
         predict = functools.partial(
             predict_records,
@@ -233,6 +237,23 @@ def _restore(runs: Sequence[Run], state: TrainState, feed: Feed, members: Member
     restored = [run.restore(step, members.pick(state, k)) for k, run in enumerate(runs)]
     states, positions = zip(*restored, strict=True)
     feed.move_to(positions)
+    return members.stack(states)
+
+
+def _load_pretrained(config: ConfigDict, state: TrainState, members: Members) -> TrainState:
+    """Puts pretrained weights, if there are any, in place of every member's initial ones."""
+    states = []
+    for member in (members.pick(state, k) for k in range(members.count)):
+        params, statistics = load_pretrained(
+            **config.pretrained,
+            model=config.model,
+            params=member.params,
+            statistics=member.statistics,
+        )
+        loaded = {"params": params, "statistics": statistics}
+        # Copies, for no array may be given away twice.
+        ema = member.ema and jax.tree.map(jnp.copy, loaded)
+        states.append(member.replace(**loaded, ema=ema))
     return members.stack(states)
 
 

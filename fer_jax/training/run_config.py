@@ -15,7 +15,7 @@ from fer_jax.data.records import DataSet
 
 _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Where the data lies, or comes from, does not matter to a run; which data it is does.
-_IMMATERIAL = ("data_dir", "data_source", "memory_gib", "profile")
+_IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profile")
 
 
 def member_workdirs(workdir: Path, config: Mapping[str, Any]) -> list[Path]:
