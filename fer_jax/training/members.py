@@ -47,8 +47,15 @@ class Members:
       batch_sharding: of batches, of which every member has its own.
     """
 
-    def __init__(self, count: int, mesh: Mesh):
+    def __init__(self, count: int, mesh: Mesh, *, vectorize: bool | None = None):
+        """`vectorize` says whether a device's members are one computation, unless it is to decide.
+
+        On a CPU they are not: XLA convolves several images by several kernels slowly there.
+        """
         self.count, self.mesh = count, mesh
+        if vectorize is None:
+            vectorize = jax.default_backend() != "cpu"
+        self._map = jax.vmap if vectorize else _map_one_by_one
         self.state_sharding, self.batch_sharding = replicated(mesh), split_over_devices(mesh)
         if count > 1:
             self.state_sharding = NamedSharding(mesh, PartitionSpec("member"))
@@ -75,7 +82,7 @@ class Members:
                 specs[number], axes[number] = PartitionSpec(), None
             # Left to itself the compiler would gather all members on every device.
             return jax.shard_map(
-                jax.vmap(function, tuple(axes)),
+                self._map(function, tuple(axes)),
                 mesh=self.mesh,
                 in_specs=tuple(specs),
                 out_specs=PartitionSpec("member"),
@@ -102,3 +109,22 @@ class Members:
     def pick(self, tree: Any, member: int) -> Any:
         """Returns the arrays of one member, whole on every device."""
         return tree if self.count == 1 else self._pick(tree, member)
+
+
+def _map_one_by_one(function: Callable, axes: Sequence[int | None]) -> Callable:
+    """As `jax.vmap`, by a copy of the function's operations for each element."""
+
+    def mapped(*arguments: Any) -> Any:
+        of_each = [x for x, axis in zip(arguments, axes, strict=True) if axis is not None]
+        results = [
+            function(
+                *(
+                    x if axis is None else jax.tree.map(lambda leaf, k=k: leaf[k], x)
+                    for x, axis in zip(arguments, axes, strict=True)
+                )
+            )
+            for k in range(len(jax.tree.leaves(of_each)[0]))
+        ]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+
+    return mapped
