@@ -15,6 +15,7 @@ from configs import base
 from data_prep.contract import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.train import train
+from fer_jax.training.feed import FEEDS
 
 
 @pytest.fixture
@@ -85,9 +86,12 @@ def test_learns(config, tmp_path):
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
 
 
-def test_resumes_as_if_never_stopped(config, tmp_path):
+@pytest.mark.parametrize("feed", FEEDS)
+def test_resumes_as_if_never_stopped(config, tmp_path, feed):
     """Stopped within the second epoch: the same losses, accuracies and predictions."""
     config.schedule = "plateau"
+    config.input = feed
+    config.ema_decay = 0.9
     whole = train(config, tmp_path / "whole")
 
     config.checkpoint_every_steps = 4
@@ -128,6 +132,19 @@ def test_a_finished_run_is_not_trained_again(config, tmp_path):
     assert again["history"] == first["history"]
     assert again["report"] == first["report"]
     assert len(list(tmp_path.glob("events*"))) == events + 1
+
+
+def test_neither_streaming_nor_a_profile_changes_a_run(config, tmp_path):
+    """With less memory allowed than the images take, and some steps recorded."""
+    config.epochs = 2
+    plain = train(config, tmp_path / "plain")
+    config.memory_gib = 1e-6
+    config.profile = 2
+    assert without_time(train(config, tmp_path / "other")["history"]) == without_time(
+        plain["history"]
+    )
+    assert list((tmp_path / "other/profile").rglob("*.xplane.pb"))
+    assert not (tmp_path / "plain/profile").exists()
 
 
 def test_another_config_is_refused_with_the_difference(config, tmp_path):
