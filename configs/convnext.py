@@ -19,7 +19,10 @@ def get_config() -> ConfigDict:
             "widths": (40, 80, 160, 320),
             "patch": 2,
             "stochastic_depth": 0.1,
+            "frozen_stages": 0,
             "channels": 1,
+            "image_size": 48,
+            "normalization": "none",
         }
     )
     config.dtype = "bfloat16"

@@ -18,7 +18,10 @@ def get_config() -> ConfigDict:
             "blocks": (6, 6, 6),
             "growth": 24,
             "stem": "small",
+            "frozen_stages": 0,
             "channels": 1,
+            "image_size": 48,
+            "normalization": "none",
         }
     )
     config.dtype = "bfloat16"

@@ -13,7 +13,17 @@ from configs import base
 def get_config() -> ConfigDict:
     config = base.get_config()
     config.model = ConfigDict(
-        {"name": "efficientnet", "width": 1.0, "depth": 1.0, "stem": "small", "channels": 1}
+        {
+            "name": "efficientnet",
+            "width": 1.0,
+            "depth": 1.0,
+            "stem": "small",
+            "convention": "tensorflow",
+            "frozen_stages": 0,
+            "channels": 1,
+            "image_size": 48,
+            "normalization": "none",
+        }
     )
     config.dtype = "bfloat16"
     config.batch_size = 128
