@@ -3,6 +3,11 @@
 python -m fer_jax.main --config=configs/efficientnet.py
 
 Not run in full yet.
+
+From ImageNet's weights, Keras's efficientnetb0_notop.h5, it starts with these flags, and trains the
+logits' layer alone with --config.model.frozen_stages=9, the last convolutions too with fewer:
+--config.pretrained.file=FILE --config.model.stem=imagenet --config.model.channels=3
+--config.model.image_size=224 --config.model.normalization=imagenet
 """
 
 from ml_collections import ConfigDict

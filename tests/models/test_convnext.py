@@ -21,7 +21,6 @@ from flax import nnx
 from keras.src.applications.convnext import ConvNeXt
 
 from data_prep.contract import UserError
-from fer_jax.models import create_model
 from fer_jax.summary import count_parameters
 
 TINY = {
@@ -82,8 +81,15 @@ def test_features_equal_keras_from_files(tmp_path):
     save_timm(weights, timm_layer, tmp_path / "timm.safetensors")
     assert_equal_weights(load(tmp_path / "timm.safetensors", SMALL), ours)
 
+    with h5py.File(tmp_path / "notop.h5", "a") as file:  # With a top.
+        file.move("layer_normalization", "convnext_small_head_layernorm")
+        top = file.create_group("convnext_small_head_dense")
+        top.attrs["weight_names"] = ["convnext_small_head_dense/bias:0"]
+        top["convnext_small_head_dense/bias:0"] = np.zeros(1000)
+    assert_equal_weights(load(tmp_path / "notop.h5", SMALL), ours)
+
     with h5py.File(tmp_path / "notop.h5", "a") as file:
-        file.copy("layer_normalization", "layer_normalization_1")
+        file.copy("convnext_small_head_layernorm", "layer_normalization_1")
     with pytest.raises(UserError, match="has head_layernorm/gamma twice; give another file"):
         load(tmp_path / "notop.h5", SMALL)
 

@@ -68,7 +68,7 @@ def test_features_equal_keras_from_files(tmp_path):
             file.move(f"conv1_{part}", f"conv1/{part}")
             layer = file[f"conv1/{part}"]
             layer.move(f"conv1_{part}", f"conv1/{part}")
-            for name in layer[f"conv1/{part}"].keys():
+            for name in list(layer[f"conv1/{part}"]):
                 layer.move(f"conv1/{part}/{name}", f"conv1/{part}/{name}:0")
             names = [name.replace("_", "/", 1) + ":0" for name in layer.attrs["weight_names"]]
             layer.attrs["weight_names"] = names
