@@ -3,6 +3,13 @@
 python -m fer_jax.main --config=configs/convnext.py
 
 Not run in full yet.
+
+From ImageNet's weights of timm's convnext_atto, a .safetensors file, it starts with these flags,
+and trains the last normalisation and the logits' layer alone with --config.model.frozen_stages=4,
+the last stage too with 3: --config.pretrained.file=FILE --config.model.patch=4
+--config.model.channels=3 --config.model.image_size=224 --config.model.normalization=imagenet; from
+Keras's convnext_tiny_notop.h5 along with "--config.model.depths=(3,3,9,3)"
+"--config.model.widths=(96,192,384,768)".
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +26,10 @@ def get_config() -> ConfigDict:
             "widths": (40, 80, 160, 320),
             "patch": 2,
             "stochastic_depth": 0.1,
+            "frozen_stages": 0,
             "channels": 1,
+            "image_size": 48,
+            "normalization": "none",
         }
     )
     config.dtype = "bfloat16"

@@ -3,6 +3,12 @@
 python -m fer_jax.main --config=configs/densenet.py
 
 Not run in full yet.
+
+From ImageNet's weights of DenseNet-121, Keras's `densenet121_*_notop.h5` or timm's, it starts with
+these flags, and trains the logits' layer alone with --config.model.frozen_stages=4, the last block
+too with 3: --config.pretrained.file=FILE "--config.model.blocks=(6,12,24,16)"
+--config.model.growth=32 --config.model.stem=imagenet --config.model.channels=3
+--config.model.image_size=224 --config.model.normalization=imagenet
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +24,10 @@ def get_config() -> ConfigDict:
             "blocks": (6, 6, 6),
             "growth": 24,
             "stem": "small",
+            "frozen_stages": 0,
             "channels": 1,
+            "image_size": 48,
+            "normalization": "none",
         }
     )
     config.dtype = "bfloat16"

@@ -3,6 +3,11 @@
 python -m fer_jax.main --config=configs/efficientnet.py
 
 Not run in full yet.
+
+From ImageNet's weights, Keras's efficientnetb0_notop.h5, it starts with these flags, and trains the
+logits' layer alone with --config.model.frozen_stages=9, the last convolutions too with fewer:
+--config.pretrained.file=FILE --config.model.stem=imagenet --config.model.channels=3
+--config.model.image_size=224 --config.model.normalization=imagenet
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +18,17 @@ from configs import base
 def get_config() -> ConfigDict:
     config = base.get_config()
     config.model = ConfigDict(
-        {"name": "efficientnet", "width": 1.0, "depth": 1.0, "stem": "small", "channels": 1}
+        {
+            "name": "efficientnet",
+            "width": 1.0,
+            "depth": 1.0,
+            "stem": "small",
+            "convention": "tensorflow",
+            "frozen_stages": 0,
+            "channels": 1,
+            "image_size": 48,
+            "normalization": "none",
+        }
     )
     config.dtype = "bfloat16"
     config.batch_size = 128

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from data_prep.contract import UserError
+from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.initializers import truncated_normal
 from fer_jax.models.layers import Classifier, global_average_pool
 
@@ -22,7 +22,10 @@ def convnext(
     widths: Sequence[int],
     patch: int,
     stochastic_depth: float = 0.1,
+    frozen_stages: int = 0,
     channels: int = 1,
+    image_size: int = IMAGE_SIZE,
+    normalization: str = "none",
     num_classes: int,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
@@ -37,19 +40,25 @@ def convnext(
         these.
       stochastic_depth: rate at which the last block is left out of an image's training; that of the
         others falls to zero at the first (Huang et al., 2016).
-      channels: the grey image is repeated to this many channels.
+      frozen_stages: how many of the stages, the first with the stem, keep the weights they are
+        given: as many as there are train the last normalisation and the logits' layer, 0
+        everything.
+      channels, image_size, normalization: see `Classifier`; published weights are of 3 channels
+        and "imagenet".
       num_classes: logits in a row.
       dtype: of the computation; parameters are float32.
       rngs: for the initial parameters.
 
     Raises:
-      UserError: depths and widths are not of as many stages.
+      UserError: depths and widths are not of as many stages, or there are not so many.
     """
     if len(depths) != len(widths):
         raise UserError(
             f"model.depths {tuple(depths)} and model.widths {tuple(widths)} differ in length; "
             "give one of each for every stage"
         )
+    if not 0 <= frozen_stages <= len(depths):
+        raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(depths)}")
     common: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
     total = sum(depths)
     stages, done, inputs = [], 0, channels
@@ -66,13 +75,18 @@ def convnext(
         inputs,
         num_classes=num_classes,
         channels=channels,
+        image_size=image_size,
+        normalization=normalization,
+        frozen=frozen_stages,
         **_INITIAL,
         **common,
     )
 
 
 def keras_name(path: str) -> str:
-    """Returns what a weights file of keras.applications' ConvNeXtTiny calls a variable.
+    """Returns what a weights file of keras.applications' ConvNeXts calls a variable.
+
+    Less the prefix for the size, "convnext_tiny_".
 
     Args:
       path: of the variable in the network's state, such as
@@ -92,7 +106,7 @@ def keras_name(path: str) -> str:
             name = "head_layernorm"
     if name.rstrip("_0123456789").endswith(("layernorm", "layer_scale")):
         variable = {"scale": "gamma", "bias": "beta"}[variable]
-    return f"convnext_tiny_{name}/{variable}"
+    return f"{name}/{variable}"
 
 
 def timm_name(path: str) -> str:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from data_prep.contract import UserError
+from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
@@ -26,7 +26,10 @@ def densenet(
     blocks: Sequence[int],
     growth: int,
     stem: str,
+    frozen_stages: int = 0,
     channels: int = 1,
+    image_size: int = IMAGE_SIZE,
+    normalization: str = "none",
     num_classes: int,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
@@ -39,16 +42,22 @@ def densenet(
         makes twice as many. 32 for ImageNet.
       stem: "small" (3x3 convolution, nothing thrown away) for images such as these, or "imagenet"
         (7x7 convolution and 3x3 max-pool, each of stride two).
-      channels: the grey image is repeated to this many channels.
+      frozen_stages: how many of the blocks, what comes before each and the transition after it or
+        the last normalisation with them, keep the weights they are given: as many as there are
+        train the logits' layer, 0 everything.
+      channels, image_size, normalization: see `Classifier`; published weights are of 3 channels
+        and "imagenet".
       num_classes: logits in a row.
       dtype: of the computation; parameters and batch statistics are float32.
       rngs: for the initial parameters.
 
     Raises:
-      UserError: there is no such stem.
+      UserError: there is no such stem, or there are not so many blocks.
     """
     if stem not in _STEMS:
         raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEMS)}")
+    if not 0 <= frozen_stages <= len(blocks):
+        raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(blocks)}")
     common: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
     features = 2 * growth
     layers: list[Callable] = [_STEMS[stem](channels, features, **common)]
@@ -67,6 +76,10 @@ def densenet(
         features,
         num_classes=num_classes,
         channels=channels,
+        image_size=image_size,
+        normalization=normalization,
+        # The stem, and of each block itself and what comes after it.
+        frozen=2 * frozen_stages + 1 if frozen_stages else 0,
         kernel_init=jax.nn.initializers.glorot_uniform(),
         **common,
     )

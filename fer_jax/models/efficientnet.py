@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from data_prep.contract import UserError
+from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
@@ -40,7 +40,10 @@ def efficientnet(
     convention: str = "tensorflow",
     dropout: float = 0.2,
     stochastic_depth: float = 0.2,
+    frozen_stages: int = 0,
     channels: int = 1,
+    image_size: int = IMAGE_SIZE,
+    normalization: str = "none",
     num_classes: int,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
@@ -57,13 +60,17 @@ def efficientnet(
       dropout: rate before the layer of logits.
       stochastic_depth: rate at which the last block would be left out of an image's training; that
         of the others falls to zero at the first (Huang et al., 2016).
-      channels: the grey image is repeated to this many channels.
+      frozen_stages: how many of the nine stages, of which the stem is the first and the last 1x1
+        convolution the last, keep the weights they are given: 9 trains the logits' layer, 0
+        everything.
+      channels, image_size, normalization: see `Classifier`; published weights are of 3 channels
+        and "imagenet".
       num_classes: logits in a row.
       dtype: of the computation; parameters and batch statistics are float32.
       rngs: for the initial parameters.
 
     Raises:
-      UserError: there is no such stem or convention.
+      UserError: there is no such stem or convention, or there are not so many stages.
     """
     if stem not in _STEM_STRIDES:
         raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEM_STRIDES)}")
@@ -71,6 +78,8 @@ def efficientnet(
         raise UserError(
             f"model.convention is {convention!r}; choose one of {', '.join(_CONVENTIONS)}"
         )
+    if not 0 <= frozen_stages <= len(_STAGES) + 2:
+        raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(_STAGES) + 2}")
     common: dict[str, Any] = {"convention": convention, "dtype": dtype, "rngs": rngs}
     stages = [(math.ceil(depth * repeats), *rest) for repeats, *rest in _STAGES]
     drop_rates = iter(
@@ -103,6 +112,9 @@ def efficientnet(
         top,
         num_classes=num_classes,
         channels=channels,
+        image_size=image_size,
+        normalization=normalization,
+        frozen=frozen_stages,
         kernel_init=jax.nn.initializers.glorot_uniform(),
         dtype=dtype,
         rngs=rngs,

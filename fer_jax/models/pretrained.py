@@ -152,8 +152,8 @@ def _path(key: tuple) -> str:
     return jax.tree_util.keystr(key, simple=True, separator=".").removesuffix(".value")
 
 
-_TOP = re.compile(r"(fc\d*|predictions|probs|pre_logits|classifier|head|\w+_head_\w+)[./].*")
-"""Tensors of what comes after the convolutions, in all libraries."""
+_TOP = re.compile(r"(fc\d*|predictions|probs|pre_logits|classifier|head\.fc|head_dense)[./].*")
+"""Tensors of dense layers after the features, in all libraries."""
 
 _UNUSED = re.compile(
     r".*\.num_batches_tracked"  # Of PyTorch's batch normalisation, while training.
@@ -191,30 +191,48 @@ def _open_keras(path: Path, expected: set[str]) -> Iterator[Tensors]:
     """Opens a file of `save_weights`, of Keras 3 or before it, or a whole model's before Keras 3.
 
     A weight is known by its own name, or where that is another, as "block1_conv1_W_1:0" in old
-    files and "0" in Keras 3's, by its place among the weights of its layer.
+    files and "0" in Keras 3's, by its place among the weights of its layer. A group may also be of
+    several layers, whose names its weights bear.
     """
     with h5py.File(path) as file:
         tensors = {}
         for layer, weights in _keras_layers(file):
             kinds = [kind for kind in _KERAS_KINDS if f"{layer}/{kind}" in expected]
             for place, (weight, dataset) in enumerate(weights):
-                name = "/".join(weight.removesuffix(":0").split("/")[-2:])
-                if name not in expected:
-                    name = f"{layer}/{kinds[place] if place < len(kinds) else name}"
+                owner, kind = f"{layer}/{weight.removesuffix(':0')}".split("/")[-2:]
+                if kinds:
+                    owner = layer
+                    if kind not in kinds and place < len(kinds):
+                        kind = kinds[place]
+                name = f"{_keras_layer(owner)}/{kind}"
+                if name in tensors:
+                    raise UserError(f"{path} has {name} twice; give another file")
                 tensors[name] = functools.partial(np.asarray, dataset)
         yield tensors
 
 
 def _keras_layers(file: h5py.File) -> Iterator[tuple[str, list[tuple[str, h5py.Dataset]]]]:
     """Yields each layer's name, and the names and data of its weights, in order."""
-    root = file.get("model_weights", file)
-    for layer, group in root.items():
-        weights = [os.fsdecode(name) for name in group.attrs.get("weight_names", ())]
-        yield layer, [(name, group[name]) for name in weights]
-    groups: list[h5py.Group] = []  # Of Keras 3, each with its layer's name in an attribute.
-    file.visititems(lambda _, node: groups.append(node) if "name" in node.attrs else None)
-    for group in groups:
-        yield group.attrs["name"], [(place, group[place]) for place in sorted(group, key=int)]
+    nodes: list[tuple[str, Any]] = []
+    file.get("model_weights", file).visititems(lambda *node: nodes.append(node))
+    for layer, group in nodes:
+        if "weight_names" in group.attrs:  # At the layer's name, as conv1/bn is in DenseNets.
+            weights = [os.fsdecode(name) for name in group.attrs["weight_names"]]
+            yield _keras_layer(layer), [(name, group[name]) for name in weights]
+        elif "name" in group.attrs:  # Of Keras 3.
+            places = sorted(group, key=int)
+            yield _keras_layer(group.attrs["name"]), [(place, group[place]) for place in places]
+
+
+def _keras_layer(name: str) -> str:
+    """Returns what we, and Keras now, call a layer of a file.
+
+    Without the size of a ConvNeXt; and its last normalisation, which has an automatic name where no
+    top follows, as where one does.
+    """
+    name = name.replace("/", "_")
+    name = re.sub(r"^convnext_(tiny|small|base|large|xlarge)_", "", name)
+    return re.sub(r"^layer_normalization(_\d+)?$", "head_layernorm", name)
 
 
 def _from_keras(name: str, value: Tensor) -> Tensor:

@@ -1,21 +1,23 @@
-"""Weights carried over from networks of keras.applications, and a few steps of training."""
+"""Weights carried over from networks of keras.applications, through files."""
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import h5py
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
-import optax
 import pytest
+import safetensors.numpy
 from flax import nnx
+from keras.src.legacy.saving import legacy_h5_format
 
 from fer_jax.models import create_model
-from fer_jax.training.members import Members
-from fer_jax.training.mesh import create_mesh
-from fer_jax.training.prediction import split
-from fer_jax.training.step import create_state, make_train_step
+from fer_jax.models.pretrained import load_pretrained
+
+Weights = dict[str, np.ndarray]
 
 
 @contextlib.contextmanager
@@ -33,14 +35,14 @@ def abstract(config: dict, **changes) -> nnx.Module:
     return nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), **arguments))
 
 
-def paths(network: nnx.Module) -> list[str]:
-    """Where the variables of its features are."""
-    keys = [".".join(map(str, key)) for key, _ in nnx.to_flat_state(nnx.state(network))]
-    return [key for key in keys if not key.startswith("head.")]
+def trained_layers(network: nnx.Module) -> list[int]:
+    """Which of its features' layers have parameters."""
+    keys = [key for key, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]
+    return sorted({key[2] for key in keys if key[0] == "features"})
 
 
-def randomize(theirs: keras.Model) -> dict[str, np.ndarray]:
-    """Gives Keras's network random weights, returned by the names that its files have."""
+def randomize(theirs: keras.Model) -> Weights:
+    """Gives Keras's network random weights, returned in our layout as "<layer>/<kind>"."""
     rng = np.random.default_rng(0)
     kinds = {"variable": "gamma"}  # Of a LayerScale, which Keras 3 does not name.
     weights = {}
@@ -57,66 +59,61 @@ def randomize(theirs: keras.Model) -> dict[str, np.ndarray]:
                 value = rng.normal(0, 0.1, variable.shape)
             variable.assign(value)
             if isinstance(layer, keras.layers.DepthwiseConv2D):
-                kind, value = "depthwise_kernel", value.swapaxes(2, 3)
+                value = value.swapaxes(2, 3)
             weights[f"{layer.name}/{kinds.get(kind, kind)}"] = value.astype(np.float32)
     return weights
 
 
-def compare_features(
-    ours: nnx.Module,
-    theirs: keras.Model,
-    keras_name: Callable[[str], str],
-    weights: dict[str, np.ndarray],
-    *,
-    scale: float = 1.0,
-) -> None:
-    """Asserts that ours has each weight once, and then makes the same features of images.
+def save_keras(theirs: keras.Model, file: Path) -> None:
+    """As Keras wrote the files of its ImageNet weights."""
+    with h5py.File(file, "w") as group:
+        legacy_h5_format.save_weights_to_hdf5_group(group, theirs)
 
-    Keras's network takes images in [0, `scale`].
-    """
-    unused = dict(weights)
-    state = []
-    for key, variable in nnx.to_flat_state(nnx.state(ours)):
-        if key[0] == "head":
-            value = np.zeros(variable.shape, np.float32)
-        else:
-            value = unused.pop(keras_name(".".join(map(str, key))))
-        assert value.shape == variable.shape, key
-        state.append((key, variable.replace(jnp.asarray(value))))
-    assert not unused
-    ours.eval()
-    graph = nnx.graphdef(ours)
-    images = np.random.default_rng(1).random((2, 48, 48, 3), np.float32)
-    features = jax.jit(lambda state, x: nnx.merge(graph, state).features(x))(
-        nnx.from_flat_state(state), images
+
+def save_timm(weights: Weights, timm_layer: Callable[[str], str], file: Path) -> None:
+    """With PyTorch's layouts, and timm's names, given those of layers; and with a top."""
+    kinds = {"beta": "bias", "bias": "bias"}
+    kinds |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+    tensors = {"classifier.weight": np.zeros((1000, 8)), "head.fc.bias": np.zeros(1000)}
+    for name, value in weights.items():
+        layer, kind = name.split("/")
+        layer = timm_layer(layer)
+        axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
+        # A LayerScale is a parameter of its block's, and no layer.
+        name = layer if layer.endswith(".gamma") else f"{layer}.{kinds.get(kind, 'weight')}"
+        tensors[name] = np.ascontiguousarray(value.transpose(axes))
+    safetensors.numpy.save_file(tensors, file)
+
+
+def load(file: Path, config: dict) -> nnx.Module:
+    graph, *states = nnx.split(abstract(config), nnx.Param, ...)
+    params, statistics = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, "f")), states)
+    states = load_pretrained(
+        str(file), sha256="", model=config, params=params, statistics=statistics
     )
+    return nnx.merge(graph, *states)
+
+
+def compare_features(ours: nnx.Module, theirs: keras.Model, *, scale: float = 1.0) -> None:
+    """Asserts that both make the same features of images; Keras's are in [0, `scale`]."""
+    ours.eval()
+    graph, state = nnx.split(ours)
+    images = np.random.default_rng(1).random((2, 48, 48, 3), np.float32)
+    features = jax.jit(lambda state, x: nnx.merge(graph, state).features(x))(state, images)
     expected = jax.jit(lambda *values: theirs.stateless_call(*values, training=False)[0])(
         [variable.value for variable in theirs.trainable_variables],
         [variable.value for variable in theirs.non_trainable_variables],
         images * scale,
     )
     largest = np.abs(expected).max()
+    assert np.asarray(expected).std() > 0.01 * largest
     np.testing.assert_allclose(features / largest, expected / largest, atol=1e-4)
 
 
-def losses(config: dict, steps: int) -> list[float]:
-    """Of as many steps on the same 16 images."""
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.integers(0, 256, (16, 48, 48, 1), dtype=np.uint8),
-        "label": rng.integers(0, 7, 16).astype(np.int32),
-    }
-
-    def build(rngs):
-        return create_model(config, num_classes=7, dtype="float32", rngs=rngs)
-
-    optimizer = optax.adam(1e-2)
-    graph, _, _ = split(abstract(config))
-    members = Members(1, create_mesh(1))
-    state = create_state(build, optimizer, None, members=members, seeds=[0])
-    step = jax.jit(make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32)))
-    seen = []
-    for _ in range(steps):
-        state, loss = step(state, batch)
-        seen.append(float(loss))
-    return seen
+def assert_equal_weights(one: nnx.Module, other: nnx.Module) -> None:
+    """Asserts that these are the same numbers, frozen or not."""
+    values = [
+        {key: variable[...] for key, variable in nnx.to_flat_state(nnx.state(network))}
+        for network in (one, other)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *values)

@@ -1,15 +1,26 @@
-"""ConvNeXts against Keras's, and their names against Keras's and timm's."""
+"""ConvNeXts against Keras's, with its weights from its files and from timm's."""
 
+import re
+
+import h5py
 import jax
 import numpy as np
 import pytest
-from carried_over import abstract, compare_features, losses, paths, randomize, zeros
+from carried_over import (
+    abstract,
+    assert_equal_weights,
+    compare_features,
+    load,
+    randomize,
+    save_keras,
+    save_timm,
+    trained_layers,
+    zeros,
+)
 from flax import nnx
 from keras.src.applications.convnext import ConvNeXt
 
 from data_prep.contract import UserError
-from fer_jax.models import create_model
-from fer_jax.models.convnext import keras_name, timm_name
 from fer_jax.summary import count_parameters
 
 TINY = {
@@ -21,6 +32,9 @@ TINY = {
 }
 SMALL = {**TINY, "depths": (1, 2, 1, 1), "widths": (8, 12, 16, 20)}
 
+# Of NumPy, when Keras saves its variables.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 
 def test_parameter_counts_are_those_of_keras_and_timm():
     model = abstract(TINY, num_classes=1000)
@@ -30,47 +44,75 @@ def test_parameter_counts_are_those_of_keras_and_timm():
     assert count_parameters(abstract(atto, num_classes=1000))["trainable"] == 3_695_520
 
 
-def test_features_equal_keras_under_keras_names():
-    """Of a smaller network, under the names of the tiny one."""
+def timm_layer(name):
+    name = name.removeprefix("convnext_small_")
+    ends = {
+        "stem_conv": "stem.0",
+        "stem_layernorm": "stem.1",
+        # Keras names it only in a network with a top.
+        "layer_normalization": "head.norm",
+    }
+    if name in ends:
+        return ends[name]
+    if match := re.fullmatch(r"downsampling_(layernorm|conv)_(\d)", name):
+        return f"stages.{int(match[2]) + 1}.downsample.{('layernorm', 'conv').index(match[1])}"
+    stage, block, part = re.fullmatch(r"stage_(\d)_block_(\d)_(\w+)", name).groups()
+    layers = {"depthwise_conv": "conv_dw", "layernorm": "norm", "layer_scale": "gamma"}
+    layers |= {"pointwise_conv_1": "mlp.fc1", "pointwise_conv_2": "mlp.fc2"}
+    return f"stages.{stage}.blocks.{block}.{layers[part]}"
+
+
+def test_features_equal_keras_from_files(tmp_path):
     with zeros():
         theirs = ConvNeXt(
             SMALL["depths"],
             SMALL["widths"],
-            name="convnext_tiny",
+            name="convnext_small",
             include_preprocessing=False,
             include_top=False,
             pooling="avg",
             input_shape=(48, 48, 3),
         )
+    theirs.layers[-1].name = "layer_normalization"  # Without the number of those before it.
     weights = randomize(theirs)
-    # Keras names the last normalisation only in the network with its top.
-    for kind in ("gamma", "beta"):
-        weights[f"convnext_tiny_head_layernorm/{kind}"] = weights.pop(f"layer_normalization/{kind}")
-    compare_features(abstract(SMALL), theirs, keras_name, weights)
+    save_keras(theirs, tmp_path / "notop.h5")
+    ours = load(tmp_path / "notop.h5", {**SMALL, "frozen_stages": 2})
+    compare_features(ours, theirs)
+    save_timm(weights, timm_layer, tmp_path / "timm.safetensors")
+    assert_equal_weights(load(tmp_path / "timm.safetensors", SMALL), ours)
+
+    with h5py.File(tmp_path / "notop.h5", "a") as file:  # With a top.
+        file.move("layer_normalization", "convnext_small_head_layernorm")
+        top = file.create_group("convnext_small_head_dense")
+        top.attrs["weight_names"] = ["convnext_small_head_dense/bias:0"]
+        top["convnext_small_head_dense/bias:0"] = np.zeros(1000)
+    assert_equal_weights(load(tmp_path / "notop.h5", SMALL), ours)
+
+    with h5py.File(tmp_path / "notop.h5", "a") as file:
+        file.copy("convnext_small_head_layernorm", "layer_normalization_1")
+    with pytest.raises(UserError, match="has head_layernorm/gamma twice; give another file"):
+        load(tmp_path / "notop.h5", SMALL)
 
 
-def test_timm_names():
-    def with_bias(*names):
-        return {f"{name}.{x}" for name in names for x in ("weight", "bias")}
+@pytest.mark.parametrize("stages", [0, 1, 4])
+def test_stages_are_frozen_the_first_with_the_stem(stages):
+    trained = trained_layers(abstract({**SMALL, "frozen_stages": stages}))
+    assert trained == [*range(stages, 4), 5]  # After the average, a normalisation.
 
-    expected = with_bias("stem.0", "stem.1", "head.norm")
-    for stage, depth in enumerate((3, 3, 9, 3)):
-        if stage:
-            expected |= with_bias(*(f"stages.{stage}.downsample.{x}" for x in "01"))
-        for block in range(depth):
-            at = f"stages.{stage}.blocks.{block}"
-            expected |= {f"{at}.gamma"}
-            expected |= with_bias(*(f"{at}.{x}" for x in ("conv_dw", "norm", "mlp.fc1", "mlp.fc2")))
-    names = [timm_name(path) for path in paths(abstract(TINY))]
-    assert sorted(names) == sorted(expected)
+
+@pytest.mark.parametrize("stages", [-1, 5])
+def test_other_numbers_of_frozen_stages(stages):
+    with pytest.raises(UserError, match=f"model.frozen_stages is {stages}; give 0 to 4"):
+        abstract({**SMALL, "frozen_stages": stages})
 
 
 def test_a_block_is_left_out_of_whole_images():
     config = {**SMALL, "depths": (2,), "widths": (8,), "stochastic_depth": 0.5}
-    model = create_model(config, num_classes=7, dtype="float32", rngs=nnx.Rngs(0))
-    block = model.features.layers[0].layers[-1]  # The last, at the whole rate.
-    block.layer_scale[...] = jax.numpy.ones(8)
-    x = jax.random.normal(jax.random.key(0), (16, 3, 3, 8))
+    rng = np.random.default_rng(0)
+    graph, state = nnx.split(abstract(config))
+    state = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype("f"), state)
+    block = nnx.merge(graph, state).features.layers[0].layers[-1]  # The last, at the whole rate.
+    x = rng.normal(0, 1, (16, 3, 3, 8)).astype("f")
     block.eval()
     branch = np.asarray(block(x) - x)
     block.train()
@@ -84,12 +126,6 @@ def test_stochastic_depth_rises_to_its_rate():
     stages = abstract({**SMALL, "stochastic_depth": 0.4}).features.layers[:4]
     rates = [block.drop.rate for stage in stages for block in stage.layers[1:]]
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
-
-
-def test_training_lowers_the_loss():
-    config = {"name": "convnext", "depths": (1, 1), "widths": (8, 12), "patch": 4}
-    first, *_, last = losses(config, steps=2)
-    assert last < first
 
 
 def test_depths_and_widths_of_other_numbers_of_stages():

@@ -1,11 +1,23 @@
-"""DenseNets against Keras's, and their names against Keras's and timm's."""
+"""DenseNets against Keras's, with its weights from its files and from timm's."""
 
+import re
+
+import h5py
 import pytest
-from carried_over import abstract, compare_features, losses, paths, randomize, zeros
+from carried_over import (
+    abstract,
+    assert_equal_weights,
+    compare_features,
+    load,
+    randomize,
+    save_keras,
+    save_timm,
+    trained_layers,
+    zeros,
+)
 from keras.src.applications.densenet import DenseNet
 
 from data_prep.contract import UserError
-from fer_jax.models.densenet import keras_name, timm_name
 from fer_jax.summary import count_parameters
 
 DENSENET_121 = {
@@ -15,6 +27,10 @@ DENSENET_121 = {
     "stem": "imagenet",
     "channels": 3,
 }
+SMALL = {**DENSENET_121, "blocks": (1, 2, 1, 1)}
+
+# Of NumPy, when Keras saves its variables.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def test_parameter_counts_are_those_of_keras_and_timm():
@@ -23,40 +39,56 @@ def test_parameter_counts_are_those_of_keras_and_timm():
     assert count_parameters(model)["trainable"] == 7_978_856
 
 
-def test_features_equal_keras_under_keras_names():
+def timm_layer(name):
+    if name == "bn":
+        return "features.norm5"
+    block, part = re.fullmatch(r"(conv\d_block\d+|conv1|pool\d)_(\w+)", name).groups()
+    if block == "conv1":
+        return {"conv": "features.conv0", "bn": "features.norm0"}[part]
+    number = int(block.removeprefix("pool")[-1 if "pool" in block else 4]) - 1
+    if "pool" in block:
+        return f"features.transition{number}.{'norm' if part == 'bn' else 'conv'}"
+    layer = {"0_bn": "norm1", "1_conv": "conv1", "1_bn": "norm2", "2_conv": "conv2"}[part]
+    return f"features.denseblock{number}.denselayer{block.split('_block')[1]}.{layer}"
+
+
+def test_features_equal_keras_from_files(tmp_path):
     """With fewer layers in a block, and as many blocks."""
     with zeros():
         theirs = DenseNet(
-            [1, 2, 1, 1], weights=None, include_top=False, pooling="avg", input_shape=(48, 48, 3)
+            SMALL["blocks"], weights=None, include_top=False, pooling="avg", input_shape=(48, 48, 3)
         )
-    ours = abstract({**DENSENET_121, "blocks": (1, 2, 1, 1)})
-    compare_features(ours, theirs, keras_name, randomize(theirs))
+    weights = randomize(theirs)
+    save_keras(theirs, tmp_path / "notop.h5")
+    ours = load(tmp_path / "notop.h5", SMALL)
+    compare_features(ours, theirs)
+
+    with h5py.File(tmp_path / "notop.h5", "a") as file:
+        for part in ("conv", "bn"):  # As the published files name these two.
+            file.move(f"conv1_{part}", f"conv1/{part}")
+            layer = file[f"conv1/{part}"]
+            layer.move(f"conv1_{part}", f"conv1/{part}")
+            for name in list(layer[f"conv1/{part}"]):
+                layer.move(f"conv1/{part}/{name}", f"conv1/{part}/{name}:0")
+            names = [name.replace("_", "/", 1) + ":0" for name in layer.attrs["weight_names"]]
+            layer.attrs["weight_names"] = names
+    assert_equal_weights(load(tmp_path / "notop.h5", {**SMALL, "frozen_stages": 2}), ours)
+    save_timm(weights, timm_layer, tmp_path / "timm.safetensors")
+    assert_equal_weights(load(tmp_path / "timm.safetensors", SMALL), ours)
 
 
-def test_timm_names():
-    def batch_norm(name):
-        return {f"{name}.{x}" for x in ("weight", "bias", "running_mean", "running_var")}
-
-    expected = {"features.conv0.weight"}
-    expected |= batch_norm("features.norm0") | batch_norm("features.norm5")
-    for block, layers in enumerate((6, 12, 24, 16), start=1):
-        for layer in range(1, layers + 1):
-            at = f"features.denseblock{block}.denselayer{layer}"
-            for number in "12":
-                expected |= {f"{at}.conv{number}.weight"} | batch_norm(f"{at}.norm{number}")
-    for number in "123":
-        at = f"features.transition{number}"
-        expected |= {f"{at}.conv.weight"} | batch_norm(f"{at}.norm")
-    names = [timm_name(path) for path in paths(abstract(DENSENET_121))]
-    assert sorted(names) == sorted(expected)
+@pytest.mark.parametrize(("stages", "first"), [(0, 0), (1, 3), (3, 7), (4, 9)])
+def test_stages_are_frozen_with_their_transitions(stages, first):
+    trained = trained_layers(abstract({**SMALL, "frozen_stages": stages}))
+    assert trained == list(range(first, 9))
 
 
-def test_training_lowers_the_loss():
-    config = {"name": "densenet", "blocks": (1, 1), "growth": 4, "stem": "small"}
-    first, *_, last = losses(config, steps=2)
-    assert last < first
+@pytest.mark.parametrize("stages", [-1, 5])
+def test_other_numbers_of_frozen_stages(stages):
+    with pytest.raises(UserError, match=f"model.frozen_stages is {stages}; give 0 to 4"):
+        abstract({**SMALL, "frozen_stages": stages})
 
 
 def test_a_wrong_stem_is_named_with_the_known():
     with pytest.raises(UserError, match=r"model.stem is .tiny.; choose one of small, imagenet"):
-        abstract({**DENSENET_121, "stem": "tiny"})
+        abstract({**SMALL, "stem": "tiny"})
