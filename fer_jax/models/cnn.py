@@ -3,16 +3,16 @@
 import functools
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import conv_general_dilated
+from fer_jax.models.initializers import glorot_uniform
 from fer_jax.models.layers import Classifier, flatten, max_pool
 
 # Keras's defaults, which the published systems were trained with.
-_GLOROT_UNIFORM = jax.nn.initializers.glorot_uniform()
+_GLOROT_UNIFORM = glorot_uniform()
 _keras_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.99, epsilon=1e-3)
 
 Shape = tuple[int, ...]

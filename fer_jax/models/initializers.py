@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -21,10 +22,20 @@ def variance_scaling(scale: float, mode: str) -> Callable[..., Array]:
     """
 
     def initialize(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Float[Array, "..."]:
-        inputs, outputs = shape[-2:]
-        fan = math.prod(shape[:-2]) * {"fan_in": inputs, "fan_out": outputs}[mode]
+        fan = dict(zip(("fan_in", "fan_out"), _fans(shape), strict=True))[mode]
         # What is cut off, beyond two standard deviations, leaves this much of one.
-        return truncated_normal(math.sqrt(scale / fan) / 0.87962566103423978)(key, shape, dtype)
+        deviation = np.sqrt(np.float32(scale / fan)) / np.float32(0.87962566103423978)
+        return truncated_normal(deviation)(key, shape, dtype)
+
+    return initialize
+
+
+def glorot_uniform() -> Callable[..., Array]:
+    """As `jax.nn.initializers.glorot_uniform`: within sqrt(6 / (fan-in + fan-out)) of zero."""
+
+    def initialize(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Float[Array, "..."]:
+        limit = np.sqrt(3 * np.float32(2 / sum(_fans(shape))))
+        return (jax.random.uniform(key, (math.prod(shape),), dtype, -1) * limit).reshape(shape)
 
     return initialize
 
@@ -37,3 +48,9 @@ def truncated_normal(deviation: float) -> Callable[..., Array]:
         return (deviation * drawn).reshape(shape)
 
     return initialize
+
+
+def _fans(shape: Sequence[int]) -> tuple[int, int]:
+    """Returns fan-in and fan-out of a kernel, whose last axes are its inputs and outputs."""
+    *window, inputs, outputs = shape
+    return math.prod(window) * inputs, math.prod(window) * outputs

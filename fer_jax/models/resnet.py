@@ -16,9 +16,10 @@ from jaxtyping import Array, Float
 
 from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import conv_general_dilated
+from fer_jax.models.initializers import glorot_uniform, variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
-_HE_NORMAL = jax.nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+_HE_NORMAL = variance_scaling(2.0, "fan_out")
 _batch_norm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 _keras_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.99, epsilon=1.001e-5)
 
@@ -135,7 +136,7 @@ def _build(
         outputs,
         channels=channels,
         frozen=frozen,
-        kernel_init=jax.nn.initializers.glorot_uniform(),
+        kernel_init=glorot_uniform(),
         dtype=common["dtype"],
         rngs=common["rngs"],
         **classifier,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax.models.initializers import truncated_normal, variance_scaling
+from fer_jax.models.initializers import glorot_uniform, truncated_normal, variance_scaling
 
 JAX = jax.nn.initializers
 
@@ -12,6 +12,7 @@ JAX = jax.nn.initializers
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
+        (glorot_uniform(), JAX.glorot_uniform()),
         (truncated_normal(0.02), JAX.truncated_normal(0.02)),
         *(
             (variance_scaling(2.0, mode), JAX.variance_scaling(2.0, mode, "truncated_normal"))
@@ -21,4 +22,4 @@ JAX = jax.nn.initializers
 )
 def test_values_are_those_of_jax(ours, theirs):
     key, shape = jax.random.key(1), (3, 2, 4, 5)
-    np.testing.assert_allclose(ours(key, shape), theirs(key, shape), rtol=1e-6)
+    np.testing.assert_array_equal(ours(key, shape), theirs(key, shape))
