@@ -29,8 +29,8 @@ def make_mesh() -> Callable[[int], Mesh]:
 def build() -> Callable[..., nnx.Module]:
     def make(rngs: nnx.Rngs) -> nnx.Module:
         layers = (
-            *(("conv", 8), "batch_norm", "max_pool", ("conv", 8), "max_pool", ("dropout", 0.2)),
-            *("flatten", ("dense", 16), "batch_norm"),
+            *(("conv", 4), "batch_norm", "max_pool", ("dropout", 0.2)),
+            *("flatten", ("dense", 8)),
         )
         config = {"name": "cnn", "layers": layers}
         return create_model(config, num_classes=7, dtype="float32", rngs=rngs)

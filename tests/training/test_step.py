@@ -50,25 +50,37 @@ def test_any_number_of_devices_gives_the_losses_of_one(devices, make_mesh, start
 
 
 def test_loss_equals_the_formula(make_mesh, start, batch, build):
-    """Smoothed, weighted cross-entropy, written out by hand."""
+    """Cross-entropy, and that of mixed images with smoothed, weighted labels, written by hand."""
     mesh = make_mesh(1)
     weights = np.linspace(0.5, 2, 7)
     optimizer = optax.sgd(0.0)
     plain, step = start(mesh, optimizer)
-    weighted, weighted_step = start(mesh, optimizer, label_smoothing=0.1, class_weights=weights)
+    options = {"label_smoothing": 0.1, "class_weights": weights, "mixup": 0.4}
+    mixed, mixed_step = start(mesh, optimizer, **options)
     graph, _, _ = abstract_network(build, mesh)
     model = nnx.merge(graph, plain.params, plain.statistics, copy=True)
     model.train()
     key = jax.random.fold_in(jax.random.wrap_key_data(plain.random_key), 0)
-    logits = model(batch["image"].astype(np.float32) / 255, rngs=nnx.Rngs(dropout=key))
-    log_p = np.asarray(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True), np.float64)
-    of_label = log_p[np.arange(16), batch["label"]]
-    smoothed = 0.9 * of_label + 0.1 * log_p.mean(axis=1)
+    share = float(jax.random.beta(jax.random.fold_in(key, 1), 0.4, 0.4))
+    assert 0.01 < share < 0.99
+
+    def log_p(images):
+        logits = model(images.astype(np.float32) / 255, rngs=nnx.Rngs(dropout=key))
+        return np.asarray(logits - jax.nn.logsumexp(logits, axis=1, keepdims=True), np.float64)
+
+    def weighted(log_p, labels):
+        smoothed = 0.9 * log_p[np.arange(16), labels] + 0.1 * log_p.mean(axis=1)
+        return -(weights[labels] * smoothed).mean()
+
+    images, labels = batch["image"], batch["label"]
+    of_label = log_p(images)[np.arange(16), labels]
+    of_mixed = log_p(share * images + (1 - share) * images[::-1])
+    expected = share * weighted(of_mixed, labels) + (1 - share) * weighted(of_mixed, labels[::-1])
 
     _, loss = step(plain, batch)
     np.testing.assert_allclose(loss, -of_label.mean(), rtol=1e-5)
-    _, loss = weighted_step(weighted, batch)
-    np.testing.assert_allclose(loss, -(weights[batch["label"]] * smoothed).mean(), rtol=1e-5)
+    _, loss = mixed_step(mixed, batch)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 def test_dropout_differs_from_step_to_step(make_mesh, start, batch):
