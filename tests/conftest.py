@@ -65,3 +65,13 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
     workdir = tmp_path_factory.mktemp("trained")
     train(config, workdir)
     return workdir
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares a run its pictures and pages, which take most of the time of one so short."""
+    for name in ("run._write_figures", "run.write_report", "reporting.evaluation.write_report"):
+        monkeypatch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
+    for name in ("plot_confusion_matrix", "plot_samples"):
+        monkeypatch.setattr(f"fer_jax.reporting.evaluation.{name}", lambda *_: None)
+    monkeypatch.setattr("fer_jax.reporting.evaluation.to_png", lambda _: b"")

@@ -67,7 +67,7 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
         (["evaluate", "--workdir=nowhere", "--split=test"], "nowhere is no workdir of a run"),
         (["evaluate", "--split=test"], "--workdir"),
         (["summary", "--config=configs/base.py", "--format=yaml"], "<text|json>"),
-        (["summary", "--config=configs/base.py", "--config.model.name=vgg"], "cnn, resnet"),
+        (["summary", "--config=configs/base.py", "--config.model.name=vgg"], "of cnn, convnext"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )

@@ -14,8 +14,8 @@ from fer_jax.reporting.predictions import read_predictions
 from fer_jax.train import train
 
 
-@pytest.fixture
-def config(tiny_data_dir):
+@pytest.fixture(scope="module")
+def base_config(tiny_data_dir):
     config = base.get_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = ("max_pool", "max_pool", "flatten", ("dense", 16))
@@ -28,37 +28,55 @@ def config(tiny_data_dir):
     return config
 
 
-def test_members_are_runs_of_their_own(config, tmp_path):
+@pytest.fixture
+def config(base_config):
+    return base_config.copy_and_resolve_references()
+
+
+def add_options(config):
     config.learning_rates = (0.01, 0.03)
     config.ema_decay = 0.9
-    result = train(config, tmp_path / "both")
-    for k, rate in enumerate(config.learning_rates):
-        folder = tmp_path / f"both/member_{k}"
+
+
+@pytest.fixture(scope="module")
+def ensemble(base_config, tmp_path_factory):
+    """The workdir of two members with averaged weights, and what `train` returned."""
+    config = base_config.copy_and_resolve_references()
+    add_options(config)
+    workdir = tmp_path_factory.mktemp("ensemble") / "both"
+    return workdir, train(config, workdir)
+
+
+def test_members_are_runs_of_their_own(config, ensemble, tmp_path):
+    workdir, result = ensemble
+    for k, rate in enumerate((0.01, 0.03)):
+        folder = workdir / f"member_{k}"
         single = json.loads((folder / "config.json").read_text())["config"]
         assert (single["seed"], single["ensemble"], single["learning_rate"]) == (k, 1, rate)
-        config_of_one = config.copy_and_resolve_references()
-        config_of_one.update(seed=k, ensemble=1, learning_rate=rate, learning_rates=())
-        alone = train(config_of_one, tmp_path / f"alone_{k}")
-        history = read_history(folder)
-        assert history == result["members"][k]["history"]
-        for epoch, expected in zip(history, alone["history"], strict=True):
-            for key in ("train_loss", "val_loss", "val_accuracy", "learning_rate"):
-                assert epoch[key] == pytest.approx(expected[key], abs=1e-4), (k, key)
-        report = json.loads((folder / "eval/validation_20/report.json").read_text())
-        assert report["accuracy"] == alone["report"]["accuracy"]
+        assert read_history(folder) == result["members"][k]["history"]
         assert (folder / "report.html").exists()
     assert result["members"][0]["history"] != result["members"][1]["history"]
 
+    # The second, since both its seed and its rate are other than the config's.
+    add_options(config)
+    config.update(seed=1, ensemble=1, learning_rate=0.03, learning_rates=())
+    alone = train(config, tmp_path / "alone")
+    for epoch, expected in zip(result["members"][1]["history"], alone["history"], strict=True):
+        for key in ("train_loss", "val_loss", "val_accuracy", "learning_rate"):
+            assert epoch[key] == pytest.approx(expected[key], abs=1e-4), key
+    report = json.loads((workdir / "member_1/eval/validation_20/report.json").read_text())
+    assert report["accuracy"] == alone["report"]["accuracy"]
 
-def test_the_ensemble_is_the_mean_of_its_members(config, tmp_path):
-    result = train(config, tmp_path)
-    members = [tmp_path / "member_0", tmp_path / "member_1"]
-    report = evaluate(tmp_path, "public_test")
+
+def test_the_ensemble_is_the_mean_of_its_members(ensemble):
+    workdir, result = ensemble
+    members = [workdir / "member_0", workdir / "member_1"]
+    report = evaluate(workdir, "public_test")
     for split in ("validation_20", "public_test"):
         mean = np.mean([read_predictions(m, split).probabilities for m in members], axis=0)
-        together = read_predictions(tmp_path, split)
+        together = read_predictions(workdir, split)
         np.testing.assert_allclose(together.probabilities, mean, atol=1e-6)
-        written = json.loads((tmp_path / f"eval/{split}/report.json").read_text())
+        written = json.loads((workdir / f"eval/{split}/report.json").read_text())
         assert written["accuracy"] == np.mean(mean.argmax(axis=1) == together.labels)
         seeds = written["members"]
         single = [
@@ -68,22 +86,24 @@ def test_the_ensemble_is_the_mean_of_its_members(config, tmp_path):
         assert seeds["mean"] == pytest.approx(np.mean(single))
         assert seeds["sd"] == pytest.approx(np.std(single, ddof=1))
     assert result["report"]["accuracy"] != report["accuracy"]
-    assert (tmp_path / "report.html").exists()
-    history = read_history(tmp_path)
+    assert (workdir / "report.html").exists()
+    history = read_history(workdir)
     histories = [read_history(member) for member in members]
     for epoch, ones in zip(history, zip(*histories, strict=True), strict=True):
         assert epoch["val_loss"] == pytest.approx(np.mean([one["val_loss"] for one in ones]))
 
     face = np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)
     together, *ones = (
-        Predictor.from_workdir(workdir)(face).probabilities for workdir in (tmp_path, *members)
+        Predictor.from_workdir(folder)(face).probabilities for folder in (workdir, *members)
     )
     np.testing.assert_allclose(together, np.mean(ones, axis=0), atol=1e-6)
 
 
-def test_resumes_all_members_from_the_same_step(config, tmp_path):
+@pytest.mark.usefixtures("no_pictures")
+def test_resumes_all_members_from_the_same_step(config, ensemble, tmp_path):
+    _, whole = ensemble
+    add_options(config)
     config.checkpoint_every_steps = 4
-    whole = train(config, tmp_path / "whole")
     stop_at(config, tmp_path / "stopped", step=14)
     # As if it had been killed while the second member was still saving.
     steps = sorted(p for p in (tmp_path / "stopped/member_1/checkpoints").iterdir())
@@ -96,6 +116,7 @@ def test_resumes_all_members_from_the_same_step(config, tmp_path):
         assert one["report"] == other["report"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_member_that_stops_early_waits_for_the_others(config, tmp_path):
     config.optimizer = "adam"
     config.learning_rates = (1e-9, 1e-3)

@@ -79,6 +79,7 @@ def test_leaves_what_is_promised(config, tmp_path, capsys):
     assert "best" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_learns(config, tmp_path):
     config.epochs = 12
     config.learning_rate = 3e-3
@@ -86,6 +87,7 @@ def test_learns(config, tmp_path):
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("feed", FEEDS)
 def test_resumes_as_if_never_stopped(config, tmp_path, feed):
     """Stopped within the second epoch: the same losses, accuracies and predictions."""
@@ -125,6 +127,7 @@ def stop_at(config, workdir, step):
             train(config, workdir)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_finished_run_is_not_trained_again(config, tmp_path):
     first = train(config, tmp_path)
     events = len(list(tmp_path.glob("events*")))
@@ -134,6 +137,7 @@ def test_a_finished_run_is_not_trained_again(config, tmp_path):
     assert len(list(tmp_path.glob("events*"))) == events + 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_neither_streaming_nor_a_profile_changes_a_run(config, tmp_path):
     """With less memory allowed than the images take, and some steps recorded."""
     config.epochs = 2
@@ -147,6 +151,7 @@ def test_neither_streaming_nor_a_profile_changes_a_run(config, tmp_path):
     assert not (tmp_path / "plain/profile").exists()
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_another_config_is_refused_with_the_difference(config, tmp_path):
     config.epochs = 1
     train(config, tmp_path)
@@ -179,6 +184,7 @@ def test_a_workdir_that_cannot_be_one_is_named(config, tmp_path):
         train(config, tmp_path / "file")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_keeps_the_best_and_the_latest(config, tmp_path):
     config.epochs = 6
     config.learning_rate = 0.02
@@ -195,6 +201,7 @@ def test_keeps_the_best_and_the_latest(config, tmp_path):
         evaluate(tmp_path, "validation_20", checkpoint="7")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_early_stopping_waits_as_keras_does(config, tmp_path):
     """With a rate of zero nothing falls after the first epoch, whose loss is the best."""
     config.epochs = 9
@@ -204,6 +211,7 @@ def test_early_stopping_waits_as_keras_does(config, tmp_path):
     assert len(train(config, tmp_path)["history"]) == 3
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_loss_that_is_not_finite_keeps_the_best_checkpoint(config, tmp_path):
     config.epochs = 1
     train(config, tmp_path)
@@ -218,6 +226,7 @@ def test_a_loss_that_is_not_finite_keeps_the_best_checkpoint(config, tmp_path):
     assert not [name for name in files_below(other / "checkpoints") if "model" in name]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_trains_away_from_the_main_thread(config, tmp_path):
     """As in a notebook that trains in the background, where signals cannot be handled."""
     config.epochs = 1
@@ -228,6 +237,7 @@ def test_trains_away_from_the_main_thread(config, tmp_path):
     assert len(results[0]["history"]) == 1
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_evaluation_shapes_never_compile_again(config, tmp_path):
     """Batches of the last, partly filled kind included: each function is compiled once."""
     import jax
