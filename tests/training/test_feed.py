@@ -26,10 +26,11 @@ def records() -> Records:
     return Records(labels, [""] * IMAGES, images.astype(np.uint8).__getitem__)
 
 
-def two_devices_for_each(members):
+def two_devices_for_each(members, *, vectorize=None):
     axes, types = ("member", "data"), 2 * (AxisType.Auto,)
     devices = jax.devices()[: 2 * members]
-    return Members(members, jax.make_mesh((members, 2), axes, types, devices=devices))
+    mesh = jax.make_mesh((members, 2), axes, types, devices=devices)
+    return Members(members, mesh, vectorize=vectorize)
 
 
 def watched(feed, records, *, steps, seed=0, **augmentation):
@@ -121,9 +122,9 @@ def test_both_feeds_augment_alike(records):
     np.testing.assert_allclose(facts[0][1:], facts[1][1:], atol=0.5)
 
 
-def trained(build, records, *, feed, steps, seeds, rates=(), **options):
+def trained(build, records, *, feed, steps, seeds, rates=(), vectorize=None, **options):
     """Returns each member's state, and its losses."""
-    members = two_devices_for_each(len(seeds))
+    members = two_devices_for_each(len(seeds), vectorize=vectorize)
     graph, _, _ = abstract_network(build, members.mesh)
     # Not Adam, which would blow up the rounding of gradients that are nearly zero.
     optimizer = optax.sgd(0.01, momentum=0.9)
@@ -156,8 +157,11 @@ def test_many_steps_of_a_call_are_those_steps_one_by_one(build, records):
 
 @pytest.mark.parametrize("feed", FEEDS)
 def test_a_member_is_the_single_run_of_its_seed_and_rate(feed, build, records):
-    rates = (1.0, 0.1)
-    members, losses = trained(build, records, feed=feed, steps=6, seeds=[5, 6], rates=rates)
+    """On the device as GPUs take members, on the host as CPUs do."""
+    rates, vectorize = (1.0, 0.1), feed == "device"
+    members, losses = trained(
+        build, records, feed=feed, steps=6, seeds=[5, 6], rates=rates, vectorize=vectorize
+    )
     for k, rate in enumerate(rates):
         (alone,), of_alone = trained(
             build, records, feed=feed, steps=6, seeds=[5 + k], rates=(rate,)
