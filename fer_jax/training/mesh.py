@@ -4,10 +4,8 @@ Its axes are `data`, over which batches are split, and `member`, over which the 
 ensemble are; that one is of length 1 where a single network is trained.
 """
 
-import ctypes
 import math
 import os
-import platform
 from collections.abc import Mapping
 
 import jax
@@ -15,8 +13,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data_prep.contract import UserError
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # Of malloc.h.
 
 
 def use_all_cpu_cores() -> None:
@@ -29,19 +25,6 @@ def use_all_cpu_cores() -> None:
     if not chosen and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", cores)
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep what one training step frees for the next one. Call it before JAX is used.
-
-    XLA allocates a step's temporaries anew each time. Given back to the system in between, all of
-    their pages must be mapped again: a step of `medium_cnn` took 15 % longer (AMD EPYC, one core).
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def supported_dtype(dtype: str) -> str:
