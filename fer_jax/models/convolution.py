@@ -26,9 +26,10 @@ def conv_general_dilated(
     XLA takes it as a convolution by kernels the size of the image. Where a layer widens 128
     channels or more, one matrix product for each pixel of the kernel is faster as a rule: on one
     core (AMD EPYC, jax 0.12.0.1, least of repeated runs) from 128 channels to 256 at 24x24 pixels
-    without padding 144 ms instead of 661. Whole steps of 32 images, in turn in one process, took of
-    `large_cnn` 1,696 ms instead of 2,462, of `medium_cnn` 846 instead of 861, of ResNet-18 3,785
-    instead of 3,945, but of `three_emotions` 354 instead of 338.
+    without padding 144 ms instead of 661. Whole steps of 32 images, in turn in one process whose
+    glibc was told to keep freed memory, took of `large_cnn` 1,696 ms instead of 2,462, of
+    `medium_cnn` 846 instead of 861, of ResNet-18 3,785 instead of 3,945, but of `three_emotions`
+    354 instead of 338.
     """
     widens = rhs.shape[-1] > rhs.shape[-2] >= _LEAST_CHANNELS and rhs.shape[-2] == lhs.shape[-1]
     plain = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
