@@ -276,5 +276,7 @@ def _check(config: ConfigDict) -> None:
     for key in ("mixup", "memory_gib", "profile"):
         if config[key] < 0:
             raise UserError(f"{key} is {config[key]}; give 0 or more")
+    if config.learning_rates and not config.learning_rate:
+        raise UserError("learning_rates are told as multiples of learning_rate, which is 0; set it")
     if config.ensemble > 1 and jax.process_count() > 1:
         raise UserError("ensemble needs a single process; start one run per host instead")

@@ -132,6 +132,7 @@ def test_a_member_that_stops_early_waits_for_the_others(config, tmp_path):
     [
         ({"learning_rates": (0.1,)}, "1 rates for ensemble = 2; give one for each"),
         ({"ensemble": 0}, "ensemble is 0; give 1 or more"),
+        ({"learning_rates": (0.1, 0.2), "learning_rate": 0.0}, "learning_rate, which is 0; set it"),
     ],
     ids=str,
 )
