@@ -36,7 +36,7 @@ NETWORKS = {
     "resnet": "configs/resnet.py",
 }
 COLUMNS = (
-    *("network", "framework", "step", "ratio", "end to end", "ratio", "of step"),
+    *("network", "framework", "n", "step", "ratio", "end to end", "ratio", "of step"),
     *("first step, s", "peak MiB", "GFLOP/s", "of peak"),
 )
 
@@ -90,7 +90,7 @@ def page(turns: Mapping[str, Mapping[str, Sequence[Turn]]]) -> str:
     lines = [
         "# Speed of training, side by side",
         "",
-        f"Images/s, median of n = {len(per_process['fer_jax'])} turns (least to most), batches of "
+        "Images/s, median of n turns (least to most), batches of "
         f"{_BATCH_SIZE.value}, Adam, {ours['dtype']} here. A ratio is fer_jax's rate by that of "
         "the row, of turns next to each other; `of step` is the end-to-end rate by the step's. "
         "The first step includes compilation, without a cache. GFLOP/s are the network's: three "
@@ -106,8 +106,8 @@ def page(turns: Mapping[str, Mapping[str, Sequence[Turn]]]) -> str:
     for network, of_network in turns.items():
         for process, taken in of_network.items():
             if not taken:
-                empty = " |" * (len(COLUMNS) - 3)
-                lines.append(f"| {network} | {process} | not measured |{empty}")
+                empty = " |" * (len(COLUMNS) - 4)
+                lines.append(f"| {network} | {process} | 0 | not measured |{empty}")
                 continue
             for row in taken[0]["rows"]:
                 lines.append(_row(network, row, of_network["fer_jax"], taken))
@@ -141,7 +141,7 @@ def _take_turn(command: Sequence[str], job: str) -> Turn:
 def _row(network: str, row: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> str:
     figures = [turn["rows"][row] for turn in theirs]
     baseline = [next(iter(turn["rows"].values())) for turn in ours]
-    cells = [network, row]
+    cells = [network, row, str(len(theirs))]
     for key in ("step", "end_to_end"):
         rates = [figure[key] for figure in figures]
         spread = f" ({min(rates):,.0f} to {max(rates):,.0f})" if len(rates) > 1 else ""

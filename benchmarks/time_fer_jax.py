@@ -2,13 +2,11 @@
 
 import functools
 import json
-import platform
 import resource
 import runpy
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,7 @@ from fer_jax.cli import set_up_jax
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
 from fer_jax.models import create_model
+from fer_jax.training.cpu import device_kind, kernels
 from fer_jax.training.feed import FEEDS, Losses
 from fer_jax.training.members import Members
 from fer_jax.training.mesh import (
@@ -86,7 +85,7 @@ class Training:
             members=self.members,
         ).advance
 
-    def one_batch(self) -> Advance:
+    def one_batch(self, compiler_options: Mapping[str, str | bool]) -> Advance:
         """Returns what takes one step on one and the same batch."""
         rows = np.arange(self._batch_size)
         batch = {"image": self._records.read(rows), "label": self._records.labels[rows]}
@@ -96,15 +95,24 @@ class Training:
             state, loss = self._step(state, batch)
             return state, loss[None]
 
-        step = jax.jit(one_step, donate_argnums=0, out_shardings=self.members.state_sharding)
+        step = jax.jit(
+            one_step,
+            donate_argnums=0,
+            out_shardings=self.members.state_sharding,
+            compiler_options=compiler_options,
+        )
         return lambda state, _: (*step(state, on_devices), 1)
 
     def first_step(self, make: Callable[[], Advance]) -> tuple[Advance, float]:
         """Returns what `make` makes, and the seconds until it has been compiled and has stepped."""
         started = time.perf_counter()
         advance = make()
-        self._state, *_ = jax.block_until_ready(advance(self._state, 1))
+        self.advance(advance)
         return advance, time.perf_counter() - started
+
+    def advance(self, advance: Advance) -> None:
+        """Takes one step, and waits for its end."""
+        self._state, *_ = jax.block_until_ready(advance(self._state, 1))
 
     def rate(self, advance: Advance, seconds: float, most: int = 1) -> float:
         """Returns images/s over about `seconds`, after two calls of `most` steps to warm up."""
@@ -130,7 +138,7 @@ def main(job: dict) -> None:
     config.dtype = "bfloat16"  # Where the device is made for it.
     size, seconds = job["batch_size"], job["seconds"]
     training = Training(config, images=IMAGES, batch_size=size)
-    one_batch, _ = training.first_step(training.one_batch)
+    one_batch, _ = training.first_step(lambda: training.one_batch(kernels()))
     step = training.rate(one_batch, seconds)
     # No more steps by one call than take about as long as asked for.
     most = max(1, round(step * seconds / size))
@@ -164,12 +172,7 @@ def main(job: dict) -> None:
 
 def hardware() -> str:
     """Returns what JAX computes on, in words."""
-    device = jax.devices()[0]
-    if device.platform != "cpu":
-        return f"{jax.device_count()} x {device.device_kind}"
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{jax.device_count()} cores of {models[0] if models else platform.machine()}"
+    return f"{jax.device_count()} x {device_kind()}"
 
 
 def _peak_memory() -> int:

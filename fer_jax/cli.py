@@ -35,9 +35,9 @@ def set_up_jax() -> None:
     # Not at the top: a wrong flag is told without waiting seconds for JAX to be imported.
     import jax
 
-    from fer_jax.training.mesh import use_all_cpu_cores
+    from fer_jax.training.cpu import use_cores
 
-    use_all_cpu_cores()
+    use_cores()
     cache = {
         "jax_compilation_cache_dir": str(Path.home() / ".cache" / "fer_jax"),
         "jax_persistent_cache_min_compile_time_secs": 0.0,

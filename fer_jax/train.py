@@ -24,6 +24,7 @@ from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
 from fer_jax.run import Run, finish_ensemble, mean_epoch, open_runs
 from fer_jax.training.checkpoints import SCORES
+from fer_jax.training.cpu import device_kind
 from fer_jax.training.feed import FEEDS, Feed
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.members import Members, member_configs
@@ -137,7 +138,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         ensemble = f" in each of {members.count} members" if members.count > 1 else ""
         table.write(
             f"{config.model.name}, {parameters:,} parameters{ensemble}, {dtype}, on {mesh.size} x "
-            f"{mesh.devices.flat[0].device_kind}; {len(training):,} images to train on and "
+            f"{device_kind()}; {len(training):,} images to train on and "
             f"{len(validation):,} to validate on, from {data.source} in {data_dir}"
         )
         epoch = step // steps_per_epoch

@@ -87,6 +87,9 @@ def test_the_ensemble_is_the_mean_of_its_members(ensemble):
         assert seeds["sd"] == pytest.approx(np.std(single, ddof=1))
     assert result["report"]["accuracy"] != report["accuracy"]
     assert (workdir / "report.html").exists()
+    page = " ".join((workdir / "eval/public_test/report.html").read_text().split())
+    assert "the mean prediction of 2 members" in page
+    assert f"{100 * seeds['mean']:.2f} ± {100 * seeds['sd']:.2f} % (mean and" in page
     history = read_history(workdir)
     histories = [read_history(member) for member in members]
     for epoch, ones in zip(history, zip(*histories, strict=True), strict=True):

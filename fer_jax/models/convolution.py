@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 Pads = tuple[tuple[int, int], ...]
 
-_LEAST_CHANNELS = 128  # With fewer the products below are too narrow to gain.
+BAND = 6
+"""Rows of a gradient that are taken together in the weight gradient on a CPU."""
 
 
 def conv_general_dilated(
@@ -21,19 +22,14 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **how: Any,
 ) -> Float[Array, "batch height/stride width/stride features"]:
-    """Computes `lax.conv_general_dilated`, and on a CPU its weight gradient in another way.
+    """Computes `lax.conv_general_dilated`, and on a CPU its weight gradient band by band.
 
-    XLA takes it as a convolution by kernels the size of the image. Where a layer widens 128
-    channels or more, one matrix product for each pixel of the kernel is faster as a rule: on one
-    core (AMD EPYC, jax 0.12.0.1, least of repeated runs) from 128 channels to 256 at 24x24 pixels
-    without padding 144 ms instead of 661. Whole steps of 32 images, in turn in one process whose
-    glibc was told to keep freed memory, took of `large_cnn` 1,696 ms instead of 2,462, of
-    `medium_cnn` 846 instead of 861, of ResNet-18 3,785 instead of 3,945, but of `three_emotions`
-    354 instead of 338.
+    XLA takes the weight gradient as a convolution of the input by the gradient, which it reads
+    anew for each input channel. Taken of `BAND` rows at a time and added up, what it reads stays in
+    the cache: `benchmarks/convolution.md` has the figures.
     """
-    widens = rhs.shape[-1] > rhs.shape[-2] >= _LEAST_CHANNELS and rhs.shape[-2] == lhs.shape[-1]
     plain = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
-    if jax.default_backend() != "cpu" or not (widens and plain):
+    if jax.default_backend() != "cpu" or not plain or rhs.shape[-2] != lhs.shape[-1]:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
@@ -60,20 +56,21 @@ def _backward(
     x, kernel = saved
     of_x = functools.partial(_plain, kernel=kernel, strides=strides, pads=pads)
     (x_gradient,) = jax.linear_transpose(of_x, x)(gradient)
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    _, height, width, _ = gradient.shape
-    down, right = strides
-    products = [
-        # The input pixels that this pixel of the kernel meets, times what came of them.
-        jnp.tensordot(
-            padded[:, i : i + down * height : down, j : j + right * width : right],
-            gradient,
-            ((0, 1, 2), (0, 1, 2)),
+    kernel_gradient = jnp.zeros_like(kernel)
+    for start in range(0, gradient.shape[1], BAND):
+        rows = gradient[:, start : start + BAND]
+        # The input's rows that these came of, of which some may be padding.
+        first = start * strides[0] - pads[0][0]
+        last = first + (rows.shape[1] - 1) * strides[0] + kernel.shape[0]
+        above, below = max(-first, 0), max(last - x.shape[1], 0)
+        of_kernel = functools.partial(
+            _plain,
+            x[:, first + above : last - below],
+            strides=strides,
+            pads=((above, below), pads[1]),
         )
-        for i in range(kernel.shape[0])
-        for j in range(kernel.shape[1])
-    ]
-    return x_gradient, jnp.stack(products).reshape(kernel.shape)
+        kernel_gradient += jax.linear_transpose(of_kernel, kernel)(rows)[0]
+    return x_gradient, kernel_gradient
 
 
 _convolve.defvjp(_forward, _backward)

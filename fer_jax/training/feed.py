@@ -1,6 +1,7 @@
 """How batches get to the step: from the host one by one, or from images kept on the devices."""
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, override
 
@@ -14,6 +15,7 @@ from data_prep.contract import IMAGE_SIZE
 from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.pipeline import training_batches
 from fer_jax.data.records import Records
+from fer_jax.training.cpu import kernels
 from fer_jax.training.members import Members
 from fer_jax.training.mesh import to_devices
 from fer_jax.training.step import Batch, Step, TrainState
@@ -190,8 +192,15 @@ class DeviceFeed(Feed):
 
 def _compile(members: Members, function: Callable, state: TrainState, *arguments: Any) -> Callable:
     """Compiles ahead of time, so that no epoch's speed includes it; the state is consumed."""
-    jitted = jax.jit(function, donate_argnums=0, out_shardings=members.state_sharding)
-    return jitted.lower(state, *arguments).compile()
+    jitted = jax.jit(
+        function,
+        donate_argnums=0,
+        out_shardings=members.state_sharding,
+        compiler_options=kernels(),
+    )
+    with warnings.catch_warnings():  # With these kernels no program can be kept.
+        warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+        return jitted.lower(state, *arguments).compile()
 
 
 FEEDS: dict[str, Callable[..., Feed]] = {"host": HostFeed, "device": DeviceFeed}

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from data_prep.contract import UserError, write_atomically
 from fer_jax.data.records import DataSet
+from fer_jax.training.cpu import device_kind
 
 _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 # Where the data lies, or comes from, does not matter to a run; which data it is does.
@@ -41,7 +42,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data: DataSet) -> None:
             "splits": data.split_sizes,
         },
         "devices": {
-            "kind": jax.devices()[0].device_kind,
+            "kind": device_kind(),
             "count": jax.device_count(),
             "processes": jax.process_count(),
         },

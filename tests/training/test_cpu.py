@@ -1,0 +1,64 @@
+"""Which kernels a training step computes convolutions with."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from fer_jax.reporting.history import read_history
+
+COMPILE = """
+from fer_jax import cli
+cli.set_up_jax()
+import jax, jax.numpy as jnp
+from fer_jax.training.cpu import kernels
+x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+convolve = lambda: jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+program = jax.jit(convolve, compiler_options=kernels()).lower().compile()
+print(program.as_text().count("onednn$convolution"))
+"""
+
+OFF = "--xla_cpu_experimental_onednn_custom_call=false"
+
+pytestmark = pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="other machines have other libraries",
+)
+
+
+def python(flags, *arguments):
+    """Runs Python with these XLA_FLAGS, or without any."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment | ({"XLA_FLAGS": flags} if flags else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.mark.parametrize(("flags", "count"), [(None, "1"), (OFF, "0")])
+def test_convolutions_are_onednns_unless_xla_flags_say_otherwise(flags, count):
+    assert python(flags, "-c", COMPILE).stdout.strip() == count
+
+
+def test_a_run_with_onednns_kernels_learns_the_same_and_says_nothing_of_caches(
+    tiny_data_dir, tmp_path
+):
+    losses = []
+    for flags in (None, OFF):
+        workdir = tmp_path / str(len(losses))
+        result = python(
+            flags,
+            *("-m", "fer_jax.main", "--config=configs/base.py", f"--workdir={workdir}"),
+            *(f"--config.data_dir={tiny_data_dir}", "--config.batch_size=16", "--config.epochs=1"),
+            "--config.steps_per_epoch=3",
+            "--config.model.layers=(('conv',8),'max_pool',('conv',16),'max_pool','flatten')",
+        )
+        assert result.stderr == ""
+        losses.append(read_history(workdir / "metrics.jsonl")[0]["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
