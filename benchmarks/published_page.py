@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 SPLIT = "public_test"
 """The images that all are evaluated on."""
 
-# Knobs that do not change what a run comes to.
-_INDIFFERENT = ("data_dir", "data_source", "in_memory", "eval_batch_size", "checkpoint_every_steps")
 _HEADINGS = (
     *("system", "parameters", "published", "validation", SPLIT, "macro F1", "weighted F1"),
     *("trained", "images/s", "training time", "seed", "chosen by", "hardware"),
@@ -121,13 +119,15 @@ class Result:
     @property
     def changes(self) -> dict[str, Any]:
         """What the run was told and the config file says otherwise."""
-        from fer_jax.training.run_config import flatten
+        from fer_jax.training.run_config import IMMATERIAL, flatten
 
         told = flatten(self.facts["config"])
+        # These two change how a run is looked at, not what it comes to.
+        indifferent = (*IMMATERIAL, "eval_batch_size", "checkpoint_every_steps")
         return {
             key: value
             for key, value in told.items()
-            if key not in _INDIFFERENT and self.config.get(key) != value
+            if key not in indifferent and self.config.get(key) != value
         }
 
     def read(self) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from PIL import Image
 from small_runs import make_run, predict
@@ -19,6 +20,7 @@ from benchmarks.published_page import Result, make_page
 from configs.published import small_cnn
 from fer_jax.reporting.metrics import classification_metrics
 from fer_jax.train import train
+from fer_jax.training.cpu import device_kind
 from fer_jax.training.run_config import flatten
 
 
@@ -73,7 +75,7 @@ def test_goes_on_with_what_was_stopped_and_leaves_what_is_finished(tiny_data_dir
     runs, output = tmp_path / "runs", tmp_path / "page.md"
     config = small_cnn.get_config()
     config.data_dir, config.epochs = str(tiny_data_dir), 2
-    config.eval_batch_size = 50
+    config.eval_batch_size, config.memory_gib = 50, 2.0  # Of which the page does not tell.
     stop_after_first_epoch(config, runs / "small_cnn")
     # Of another checkpoint, as an evaluation in the meantime leaves it.
     stale = runs / "small_cnn/eval/public_test/report.json"
@@ -115,7 +117,7 @@ def test_goes_on_with_what_was_stopped_and_leaves_what_is_finished(tiny_data_dir
     assert row["macro F1"] == f"{100 * reports['public_test']['macro_f1']:.1f} %"
     assert row["chosen by"] == "val_accuracy on validation_20"
     assert row["seed"] == "0"
-    assert row["hardware"].endswith(" x cpu")
+    assert row["hardware"] == f"{jax.device_count()} x {device_kind()}"
     links = re.findall(r"!\[.* of small_cnn\]\((.*)\)", page)
     assert len(links) == 2
     for link in links:

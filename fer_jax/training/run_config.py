@@ -15,8 +15,8 @@ from fer_jax.data.records import DataSet
 from fer_jax.training.cpu import device_kind
 
 _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-# Where the data lies, or comes from, does not matter to a run; which data it is does.
-_IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profile")
+IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profile")
+"""Knobs that do not matter to a run: where the data lies, say; which data it is does."""
 
 
 def member_workdirs(workdir: Path, config: Mapping[str, Any]) -> list[Path]:
@@ -80,7 +80,7 @@ def _refuse_differences(workdir: Path, old: Mapping, new: Mapping) -> None:
     differences = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if key not in _IMMATERIAL and before.get(key) != now.get(key)
+        if key not in IMMATERIAL and before.get(key) != now.get(key)
     ]
     if differences:
         raise UserError(
