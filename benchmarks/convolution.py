@@ -48,6 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     cli.refuse_arguments(arguments)
     if missing := [file for file in _CONFIGS.value if not Path(file).is_file()]:
         raise UserError(f"--configs has {missing[0]}, which is no file; name files of configs/")
+    cli.use_huge_pages()
     cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)  # As nothing of oneDNN's can be kept.
     lines = [

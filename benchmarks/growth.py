@@ -46,6 +46,7 @@ Times = Mapping[int, Sequence[float]]
 def main(arguments: Sequence[str]) -> None:
     """Measures, prints the tables, and draws the figure."""
     cli.refuse_arguments(arguments)
+    cli.use_huge_pages()
     cli.set_up_jax()
     memory = _watch_epochs()
     images = sum(PUBLISHED_COUNTS["train"])

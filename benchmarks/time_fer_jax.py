@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fer_jax.cli import set_up_jax
+from fer_jax import cli
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
 from fer_jax.models import create_model
@@ -131,7 +131,8 @@ class Training:
 
 def main(job: dict) -> None:
     """Times what `job`, of `benchmarks.speed`, asks for."""
-    set_up_jax()
+    cli.use_huge_pages()
+    cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)  # The first step is to compile.
     config = runpy.run_path(job["config"])["get_config"]()
     config.optimizer = "adam"  # As the peers.

@@ -11,6 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fer_jax import cli
+
+if __name__ == "__main__":
+    cli.use_huge_pages()
+
 STARTED = float(sys.argv.pop(1))  # On the clock of the process that gave the command.
 
 ends: dict[str, tuple[float, float]] = {}
@@ -45,7 +50,7 @@ if __name__ == "__main__":
     from jax.stages import Lowered
 
     import fer_jax.train  # noqa: F401  All that the command imports.
-    from fer_jax import cli, main
+    from fer_jax import main
     from fer_jax.data.records import DataSet
     from fer_jax.training.step import FiniteLosses
 

@@ -1,6 +1,7 @@
 """How every command starts and ends: flags by absl, one line and exit status 2 for a mistake."""
 
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,20 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     except BrokenPipeError:  # Whoever read the lines, such as `head`, wants no more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def use_huge_pages() -> None:
+    """Starts the command anew, in its place, so that its memory comes in large pages under Linux.
+
+    XLA on a CPU allocates the intermediate results of each step anew, and a page of them is handed
+    out at its first touch: with small ones this takes up to a quarter of the time, see
+    `benchmarks/huge_pages.md`. The GNU C library reads at the start alone that it is to ask for
+    large ones; `GLIBC_TUNABLES` goes before where it names `glibc.malloc.hugetlb`.
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if platform.libc_ver()[0] == "glibc" and "glibc.malloc.hugetlb" not in tunables:
+        os.environ["GLIBC_TUNABLES"] = f"{tunables}:glibc.malloc.hugetlb=1".lstrip(":")
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def set_up_jax() -> None:

@@ -33,6 +33,7 @@ flags.mark_flag_as_required("config")
 def main(arguments: Sequence[str]) -> None:
     """Starts JAX, trains, and says what came of it."""
     cli.refuse_arguments(arguments)
+    cli.use_huge_pages()
     cli.set_up_jax()
     if _COORDINATOR.value:
         import jax

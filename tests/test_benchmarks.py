@@ -129,8 +129,23 @@ def test_convolutions_are_timed_by_each_choice(tmp_path):
     assert all(float(row[4]) > 0 for row in rows)
 
 
-def test_a_config_that_is_no_file_ends_in_one_line_and_status_2():
-    result = run("-m", "benchmarks.convolution", "--configs=nowhere.py")
+def test_training_is_timed_with_pages_of_both_sizes(tmp_path):
+    page = tmp_path / "huge_pages.md"
+    result = run(
+        *("-m", "benchmarks.huge_pages", "--configs=configs/published/small_cnn.py"),
+        *("--rounds=1", "--seconds=0.1", "--batch_size=4", f"--output={page}"),
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    small, large = (cells_of(page.read_text(), "small_cnn", pages) for pages in ("small", "large"))
+    assert (small[1], small[3]) == ("1.00", "1.00")
+    steps = [float(row[0].split()[0].replace(",", "")) for row in (small, large)]
+    assert float(large[1]) == pytest.approx(steps[1] / steps[0], abs=0.02)
+
+
+@pytest.mark.parametrize("benchmark", ["convolution", "huge_pages"])
+def test_a_config_that_is_no_file_ends_in_one_line_and_status_2(benchmark):
+    result = run("-m", f"benchmarks.{benchmark}", "--configs=nowhere.py")
     assert result.returncode == 2
     assert result.stderr.startswith("error: --configs has nowhere.py")
     assert result.stderr.count("\n") == 1

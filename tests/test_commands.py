@@ -1,10 +1,12 @@
 """The commands as a user types them: what they print, and how they end when something is wrong."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +90,40 @@ def test_help_gives_an_example(module):
     assert result.returncode == 0
     assert f"Example:\n  python -m fer_jax.{module} " in result.stdout
     assert "--" in result.stdout.split("flags:")[1]
+
+
+MEMORY = """
+import os, re, sys
+from fer_jax import cli
+cli.use_huge_pages()
+ones = b"1" * (64 << 20)
+large = re.search(r"AnonHugePages: *([0-9]+) kB", open("/proc/self/smaps_rollup").read())[1]
+print(os.environ["GLIBC_TUNABLES"], sys.argv[1:], int(large) > 32 << 10)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc"
+    or "[madvise]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(),
+    reason="the kernel gives large pages to all or none",
+)
+@pytest.mark.parametrize(
+    ("before", "after", "large"),
+    [
+        ("", "glibc.malloc.hugetlb=1", True),
+        ("glibc.malloc.perturb=0", "glibc.malloc.perturb=0:glibc.malloc.hugetlb=1", True),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0", False),
+    ],
+)
+def test_a_command_starts_anew_once_for_large_pages(before, after, large):
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY, "--flag", "a b"],
+        env={**os.environ, "GLIBC_TUNABLES": before},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == f"{after} ['--flag', 'a b'] {large}"
 
 
 def test_prepares_the_source_that_a_config_names(tmp_path):
