@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -21,6 +23,10 @@ from fer_jax.models import create_model
 from fer_jax.models.pretrained import NAMES
 from fer_jax.summary import count_parameters
 from fer_jax.train import train
+from fer_jax.training.members import Members
+from fer_jax.training.mesh import create_mesh
+from fer_jax.training.prediction import abstract_network
+from fer_jax.training.step import create_state, make_train_step
 
 # base.py is what cnn.py trains as it stands.
 CONFIGS = [p for p in sorted(Path("configs").rglob("*.py")) if p.stem not in ("__init__", "base")]
@@ -80,6 +86,31 @@ def test_takes_a_step(path, tiny_data_dir, tmp_path):
     assert len(result["history"]) == 1
     images_per_class = {"validation_20": 6, "public_test": 5}[config.validation_split]
     assert result["report"]["n"] == images_per_class * len(config.classes or CLASS_NAMES)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("convnext", "densenet", "efficientnet", "resnet"),
+        *("published/vgg16_transfer", "published/resnet50_transfer"),
+    ],
+)
+def test_learns_a_batch(name):
+    """Of two images a class, until it is surer of their labels than by guessing."""
+    model = load(Path(f"configs/{name}.py")).get_config().model
+    with model.unlocked():
+        model.update(SMALL[model.name], frozen_stages=0)
+    build = functools.partial(create_model, model, num_classes=7, dtype="float32")
+    members = Members(1, create_mesh(1))
+    graph, _, _ = abstract_network(build, members.mesh)
+    optimizer = optax.adam(3e-3)
+    state = create_state(build, optimizer, None, members=members, seeds=[0])
+    step = jax.jit(make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32)))
+    images = np.random.default_rng(0).integers(0, 256, (14, 48, 48, 1), dtype=np.uint8)
+    batch = {"image": images, "label": np.arange(14, dtype=np.int32) % 7}
+    for _ in range(30):
+        state, loss = step(state, batch)
+    assert loss < 0.8 * np.log(7)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
