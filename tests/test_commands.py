@@ -102,9 +102,13 @@ print(os.environ["GLIBC_TUNABLES"], sys.argv[1:], int(large) > 32 << 10)
 """
 
 
+_LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc"
-    or "[madvise]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(),
+    or not _LARGE_PAGES.is_file()
+    or "[madvise]" not in _LARGE_PAGES.read_text(),
     reason="the kernel gives large pages to all or none",
 )
 @pytest.mark.parametrize(
