@@ -3,9 +3,9 @@
 Example:
   python -m benchmarks.convolution --output=benchmarks/convolution.md
 
-The first choice is XLA's own, the second takes oneDNN's kernels (`fer_jax.training.cpu`), the third
-takes the weight gradient in bands of rows besides (`fer_jax.models.convolution`): what we train
-with. Float32, Adam, one and the same batch; each takes one step and gives way to the next.
+The first choice is XLA's own, the second takes oneDNN's kernels, the third lays the channels along
+the width for the weight gradient besides: what we train with, see `fer_jax.models.convolution`.
+Float32, Adam, one and the same batch; each takes one step and gives way to the next.
 """
 
 import datetime
@@ -14,28 +14,28 @@ import runpy
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 from absl import flags
 
 from benchmarks.time_fer_jax import Training, hardware
-from data_prep.contract import IMAGE_SIZE, UserError, write_atomically
+from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
 from fer_jax.models import convolution
-from fer_jax.training.cpu import kernels
+from fer_jax.models.convolution import kernels
 
 CONFIGS = (
     *("configs/published/small_cnn.py", "configs/published/medium_cnn.py"),
     *("configs/published/large_cnn.py", "configs/published/three_emotions.py", "configs/resnet.py"),
 )
-CHOICES = {
-    "XLA's own": (dict, IMAGE_SIZE),
-    "oneDNN": (kernels, IMAGE_SIZE),
-    "oneDNN, in bands": (kernels, convolution.BAND),
+CHOICES: dict[str, tuple[Callable, Callable]] = {
+    "XLA's own": (dict, dict),
+    "oneDNN": (kernels, dict),
+    "oneDNN, along the width": (kernels, kernels),
 }
-"""From a choice to what returns the compiler's options, and the rows in a band."""
+"""From a choice to what returns the options of the compiler, and those the gradient is made for."""
 
 _CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Files of the networks to time.")
 _STEPS = flags.DEFINE_integer("steps", 20, "How many steps each choice takes.")
@@ -85,7 +85,7 @@ def _time(config_file: str) -> dict[str, list[float]]:
     config = runpy.run_path(config_file)["get_config"]()
     config.optimizer = "adam"
     trained = {}
-    for choice, (options, convolution.BAND) in CHOICES.items():
+    for choice, (options, convolution.kernels) in CHOICES.items():
         training = Training(config, images=1_000, batch_size=_BATCH_SIZE.value)
         make = functools.partial(training.one_batch, options())
         trained[choice] = training, training.first_step(make)[0]

@@ -18,7 +18,8 @@ from fer_jax import cli
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
 from fer_jax.models import create_model
-from fer_jax.training.cpu import device_kind, kernels
+from fer_jax.models.convolution import kernels
+from fer_jax.training.cpu import device_kind
 from fer_jax.training.feed import FEEDS, Losses
 from fer_jax.training.members import Members
 from fer_jax.training.mesh import (

@@ -1,18 +1,40 @@
-"""The convolution that `nnx.Conv` is given, whose weight gradient is fast on a CPU too."""
+"""The convolution that `nnx.Conv` is given, and what makes it fast on a CPU."""
 
 import functools
+import os
+import platform
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 Pads = tuple[tuple[int, int], ...]
 
-BAND = 6
-"""Rows of a gradient that are taken together in the weight gradient on a CPU."""
+GROUP = 16
+"""Images a device takes at once in a weight gradient on a CPU: what it reads stays in the cache."""
+
+
+def kernels() -> dict[str, str | bool]:
+    """Returns the compiler's options for a training step, by which XLA computes it fastest.
+
+    On x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
+    `benchmarks/convolution.md`. `XLA_FLAGS` goes before where it names either. Elsewhere none.
+
+    What is compiled by them cannot be kept in the compilation cache: not worth it for a program
+    that starts often, or compiles longer than it computes, such as an evaluation.
+    """
+    products_and_sums = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    options: dict[str, str | bool] = {
+        "xla_cpu_experimental_onednn_custom_call": True,
+        "xla_cpu_experimental_ynn_fusion_type": products_and_sums,
+    }
+    given = os.environ.get("XLA_FLAGS", "")
+    known = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    if jax.default_backend() != "cpu" or not known or any(name in given for name in options):
+        return {}
+    return options
 
 
 def conv_general_dilated(
@@ -22,14 +44,16 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **how: Any,
 ) -> Float[Array, "batch height/stride width/stride features"]:
-    """Computes `lax.conv_general_dilated`, and on a CPU its weight gradient band by band.
+    """Computes `lax.conv_general_dilated`; its weight gradient so as `kernels` are fast at it.
 
-    XLA takes the weight gradient as a convolution of the input by the gradient, which it reads
-    anew for each input channel. Taken of `BAND` rows at a time and added up, what it reads stays in
-    the cache: `benchmarks/convolution.md` has the figures.
+    XLA takes a weight gradient as a convolution of the input by the output's gradient. It has as
+    many outputs in a row as the kernel has columns: too few for oneDNN, which keeps a whole row of
+    them in registers. Where the input's channels stand side by side along the width, each a
+    dilation apart from the next column's, it has as many as columns times channels, and is
+    as fast as the convolution itself.
     """
     plain = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
-    if jax.default_backend() != "cpu" or not plain or rhs.shape[-2] != lhs.shape[-1]:
+    if not kernels() or not plain or rhs.shape[-2] != lhs.shape[-1]:
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
@@ -56,21 +80,34 @@ def _backward(
     x, kernel = saved
     of_x = functools.partial(_plain, kernel=kernel, strides=strides, pads=pads)
     (x_gradient,) = jax.linear_transpose(of_x, x)(gradient)
-    kernel_gradient = jnp.zeros_like(kernel)
-    for start in range(0, gradient.shape[1], BAND):
-        rows = gradient[:, start : start + BAND]
-        # The input's rows that these came of, of which some may be padding.
-        first = start * strides[0] - pads[0][0]
-        last = first + (rows.shape[1] - 1) * strides[0] + kernel.shape[0]
-        above, below = max(-first, 0), max(last - x.shape[1], 0)
-        of_kernel = functools.partial(
-            _plain,
-            x[:, first + above : last - below],
-            strides=strides,
-            pads=((above, below), pads[1]),
+
+    images, _, _, channels = x.shape
+    # Padding behind the input's rows and columns up to the last window's end; they may exceed it.
+    behind = [
+        (outputs - 1) * stride + window - size - before
+        for outputs, stride, window, size, (before, _) in zip(
+            gradient.shape[1:3], strides, kernel.shape[:2], x.shape[1:3], pads, strict=True
         )
-        kernel_gradient += jax.linear_transpose(of_kernel, kernel)(rows)[0]
-    return x_gradient, kernel_gradient
+    ]
+    height, width = (size + min(pad, 0) for size, pad in zip(x.shape[1:3], behind, strict=True))
+    # Of the images that a device has, every group has some, so that none moves to another device.
+    groups = images // (GROUP * jax.device_count())
+    groups = groups if groups and images % groups == 0 else 1
+    x = x[:, :height, :width].reshape(-1, groups, height, width * channels)
+    gradient = gradient.reshape(-1, groups, *gradient.shape[1:])
+    kernel_gradient = lax.conv_general_dilated(
+        x.transpose(1, 2, 3, 0)[None],
+        gradient.transpose(1, 2, 3, 0, 4),
+        (1, 1, 1),
+        (
+            (0, 0),
+            (pads[0][0], max(behind[0], 0)),
+            (pads[1][0] * channels, max(behind[1], 0) * channels),
+        ),
+        rhs_dilation=(1, strides[0], strides[1] * channels),
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    )
+    return x_gradient, kernel_gradient.reshape(kernel.shape)
 
 
 _convolve.defvjp(_forward, _backward)

@@ -20,27 +20,6 @@ def use_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
-def kernels() -> dict[str, str | bool]:
-    """Returns the compiler's options for a training step, by which XLA computes it fastest.
-
-    On x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
-    `benchmarks/convolution.md`. `XLA_FLAGS` goes before where it names either. Elsewhere none.
-
-    What is compiled by them cannot be kept in the compilation cache: not worth it for a program
-    that starts often, or compiles longer than it computes, such as an evaluation.
-    """
-    products_and_sums = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    options: dict[str, str | bool] = {
-        "xla_cpu_experimental_onednn_custom_call": True,
-        "xla_cpu_experimental_ynn_fusion_type": products_and_sums,
-    }
-    given = os.environ.get("XLA_FLAGS", "")
-    known = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    if jax.default_backend() != "cpu" or not known or any(name in given for name in options):
-        return {}
-    return options
-
-
 def device_kind() -> str:
     """Returns what JAX computes on by its name, such as "NVIDIA H200" or "AMD EPYC"."""
     kind = jax.devices()[0].device_kind

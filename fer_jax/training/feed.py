@@ -15,7 +15,7 @@ from data_prep.contract import IMAGE_SIZE
 from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.pipeline import training_batches
 from fer_jax.data.records import Records
-from fer_jax.training.cpu import kernels
+from fer_jax.models.convolution import kernels
 from fer_jax.training.members import Members
 from fer_jax.training.mesh import to_devices
 from fer_jax.training.step import Batch, Step, TrainState

@@ -13,7 +13,7 @@ COMPILE = """
 from fer_jax import cli
 cli.set_up_jax()
 import jax, jax.numpy as jnp
-from fer_jax.training.cpu import kernels
+from fer_jax.models.convolution import kernels
 x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
 convolve = lambda: jax.lax.conv_general_dilated(
     x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
