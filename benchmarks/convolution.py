@@ -5,7 +5,8 @@ Example:
 
 The first choice is XLA's own, the second takes oneDNN's kernels, the third lays the channels along
 the width for the weight gradient besides: what we train with, see `fer_jax.models.convolution`.
-Float32, Adam, one and the same batch; each takes one step and gives way to the next.
+In float32, and the last in bfloat16 where the processor is made for it; Adam, one and the same
+batch; each takes one step and gives way to the next.
 """
 
 import datetime
@@ -25,17 +26,20 @@ from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
 from fer_jax.models import convolution
 from fer_jax.models.convolution import kernels
+from fer_jax.training.mesh import supported_dtype
 
 CONFIGS = (
     *("configs/published/small_cnn.py", "configs/published/medium_cnn.py"),
     *("configs/published/large_cnn.py", "configs/published/three_emotions.py", "configs/resnet.py"),
 )
-CHOICES: dict[str, tuple[Callable, Callable]] = {
-    "XLA's own": (dict, dict),
-    "oneDNN": (kernels, dict),
-    "oneDNN, along the width": (kernels, kernels),
+CHOICES: dict[str, tuple[Callable, Callable, str]] = {
+    "XLA's own": (dict, dict, "float32"),
+    "oneDNN": (kernels, dict, "float32"),
+    "oneDNN, along the width": (kernels, kernels, "float32"),
+    "oneDNN, along the width, bfloat16": (kernels, kernels, "bfloat16"),
 }
-"""From a choice to what returns the options of the compiler, and those the gradient is made for."""
+"""From a choice to two functions and the type to compute in. The functions return options of the
+compiler: those it is given, and those the weight gradient is made for."""
 
 _CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Files of the networks to time.")
 _STEPS = flags.DEFINE_integer("steps", 20, "How many steps each choice takes.")
@@ -85,7 +89,9 @@ def _time(config_file: str) -> dict[str, list[float]]:
     config = runpy.run_path(config_file)["get_config"]()
     config.optimizer = "adam"
     trained = {}
-    for choice, (options, convolution.kernels) in CHOICES.items():
+    for choice, (options, convolution.kernels, config.dtype) in CHOICES.items():
+        if config.dtype != supported_dtype(config.dtype, training=True):
+            continue
         training = Training(config, images=1_000, batch_size=_BATCH_SIZE.value)
         make = functools.partial(training.one_batch, options())
         trained[choice] = training, training.first_step(make)[0]

@@ -57,9 +57,8 @@ class Training:
         optimizer = create_optimizer(
             config, create_schedule(config, steps_per_epoch=1_000, total_steps=100_000)
         )
-        build = functools.partial(
-            create_model, config.model, num_classes=7, dtype=supported_dtype(config.dtype)
-        )
+        dtype = supported_dtype(config.dtype, training=True)
+        build = functools.partial(create_model, config.model, num_classes=7, dtype=dtype)
         graph, params, statistics = abstract_network(build, self.members.mesh)
         self._state = create_state(build, optimizer, None, members=self.members, seeds=[0])
         self._step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
@@ -136,8 +135,9 @@ def main(job: dict) -> None:
     cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)  # The first step is to compile.
     config = runpy.run_path(job["config"])["get_config"]()
-    config.optimizer = "adam"  # As the peers.
-    config.dtype = "bfloat16"  # Where the device is made for it.
+    # As the peers, of which PyTorch has AMP on a GPU.
+    config.optimizer = "adam"
+    config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     size, seconds = job["batch_size"], job["seconds"]
     training = Training(config, images=IMAGES, batch_size=size)
     one_batch, _ = training.first_step(lambda: training.one_batch(kernels()))
@@ -157,7 +157,7 @@ def main(job: dict) -> None:
     result = {
         "rows": rows,
         "version": f"fer_jax on jax {jax.__version__}",
-        "dtype": supported_dtype(config.dtype),
+        "dtype": config.dtype,
         "hardware": hardware(),
         "flops_per_image": training.flops_per_image,
     }

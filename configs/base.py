@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     # Weights to start from, .h5 (Keras) or .safetensors (timm, torchvision): a path, or a URL with
     # its digest.
     config.pretrained = ConfigDict({"file": "", "sha256": ""})
-    config.dtype = "float32"  # Of the computation; or bfloat16, which a CPU takes for float32.
+    config.dtype = "float32"  # Of the computation; or bfloat16, which most CPUs lack.
 
     # Optimisation.
     config.epochs = 25

@@ -78,11 +78,14 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     )
     optimizer = create_optimizer(config, schedule)
     plateau = create_plateau(config)
-    dtype = supported_dtype(config.dtype)
+    dtype = supported_dtype(config.dtype, training=True)
     build = functools.partial(
         create_model, config.model, num_classes=len(data.classes), dtype=dtype
     )
     graph, _, _ = abstract_network(build, mesh)
+    to_predict, _, _ = abstract_network(
+        functools.partial(build, dtype=supported_dtype(config.dtype)), mesh
+    )
     seeds = [member.seed for member in configs]
     state = create_state(
         build,
@@ -126,7 +129,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         end_epoch = make_end_epoch(plateau, members)
         predict = functools.partial(
             predict_records,
-            make_predict(graph, mesh, config.views),
+            make_predict(to_predict, mesh, config.views),
             records=validation,
             batch_size=config.eval_batch_size,
             mesh=mesh,

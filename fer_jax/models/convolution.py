@@ -46,11 +46,10 @@ def conv_general_dilated(
 ) -> Float[Array, "batch height/stride width/stride features"]:
     """Computes `lax.conv_general_dilated`; its weight gradient so as `kernels` are fast at it.
 
-    XLA takes a weight gradient as a convolution of the input by the output's gradient. It has as
-    many outputs in a row as the kernel has columns: too few for oneDNN, which keeps a whole row of
-    them in registers. Where the input's channels stand side by side along the width, each a
-    dilation apart from the next column's, it has as many as columns times channels, and is
-    as fast as the convolution itself.
+    XLA takes a weight gradient as a convolution of the input by the output's gradient. That has as
+    many outputs in a row as the kernel has columns: too few to fill oneDNN's registers. With the
+    input's channels side by side along the width it has columns times channels of them, and is as
+    fast as the convolution itself: `benchmarks/convolution.md` has the figures.
     """
     plain = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
     if not kernels() or not plain or rhs.shape[-2] != lhs.shape[-1]:

@@ -20,12 +20,20 @@ def use_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+def has_bfloat16() -> bool:
+    """Returns whether the processor multiplies bfloat16: by AVX512-BF16 or AMX."""
+    flags = _processor("flags").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def device_kind() -> str:
     """Returns what JAX computes on by its name, such as "NVIDIA H200" or "AMD EPYC"."""
     kind = jax.devices()[0].device_kind
-    if kind != "cpu":
-        return kind
+    return kind if kind != "cpu" else _processor("model name") or platform.machine()
+
+
+def _processor(what: str) -> str:
+    """Returns what Linux says of the first core, or nothing."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(what)), "")

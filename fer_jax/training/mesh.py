@@ -12,20 +12,28 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from data_prep.contract import UserError
+from fer_jax.models.convolution import kernels
+from fer_jax.training.cpu import has_bfloat16
 
 
-def supported_dtype(dtype: str) -> str:
-    """Returns the type to compute in: on a CPU always float32.
+def supported_dtype(dtype: str, *, training: bool = False) -> str:
+    """Returns the type to compute in: of bfloat16 on a CPU most often float32.
 
-    XLA's bfloat16 on CPU is slow, and under jit it gave NaN for some ResNets (jax 0.12.0). As
+    There only oneDNN's kernels, which a training step has, are fast at bfloat16, on a processor
+    made for it. XLA's own are slow, and under jit gave NaN for some ResNets (jax 0.12.0). As
     parameters are float32 all the same, a network may be trained in one and used in the other.
+
+    Args:
+      dtype: of the config.
+      training: whether it is for a training step.
 
     Raises:
       UserError: `dtype` is neither float32 nor bfloat16.
     """
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"dtype is {dtype!r}; choose float32 or bfloat16")
-    return "float32" if jax.default_backend() == "cpu" else dtype
+    supported = jax.default_backend() != "cpu" or (training and kernels() and has_bfloat16())
+    return dtype if supported else "float32"
 
 
 def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:

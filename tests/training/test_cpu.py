@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from fer_jax.reporting.history import read_history
+from fer_jax.training.cpu import has_bfloat16
 
 COMPILE = """
 from fer_jax import cli
@@ -46,19 +47,34 @@ def test_convolutions_are_onednns_unless_xla_flags_say_otherwise(flags, count):
     assert python(flags, "-c", COMPILE).stdout.strip() == count
 
 
+def train(tiny_data_dir, workdir, flags, dtype="float32"):
+    """Returns what is printed, and the mean loss of three steps of a run."""
+    result = python(
+        flags,
+        *("-m", "fer_jax.main", "--config=configs/base.py", f"--workdir={workdir}"),
+        *(f"--config.data_dir={tiny_data_dir}", "--config.batch_size=16", "--config.epochs=1"),
+        *("--config.steps_per_epoch=3", f"--config.dtype={dtype}"),
+        "--config.model.layers=(('conv',8),'max_pool',('conv',16),'max_pool','flatten')",
+    )
+    assert result.stderr == ""
+    return result.stdout, read_history(workdir / "metrics.jsonl")[0]["train_loss"]
+
+
 def test_a_run_with_onednns_kernels_learns_the_same_and_says_nothing_of_caches(
     tiny_data_dir, tmp_path
 ):
-    losses = []
-    for flags in (None, OFF):
-        workdir = tmp_path / str(len(losses))
-        result = python(
-            flags,
-            *("-m", "fer_jax.main", "--config=configs/base.py", f"--workdir={workdir}"),
-            *(f"--config.data_dir={tiny_data_dir}", "--config.batch_size=16", "--config.epochs=1"),
-            "--config.steps_per_epoch=3",
-            "--config.model.layers=(('conv',8),'max_pool',('conv',16),'max_pool','flatten')",
-        )
-        assert result.stderr == ""
-        losses.append(read_history(workdir / "metrics.jsonl")[0]["train_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    _, loss = train(tiny_data_dir, tmp_path / "onednn", None)
+    _, expected = train(tiny_data_dir, tmp_path / "xla", OFF)
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the processor is not made for bfloat16")
+def test_bfloat16_is_what_a_step_computes_in_where_the_processor_is_made_for_it(
+    tiny_data_dir, tmp_path
+):
+    printed, expected = train(tiny_data_dir, tmp_path / "xla", OFF, "bfloat16")
+    assert "parameters, float32, on" in printed
+    printed, loss = train(tiny_data_dir, tmp_path / "onednn", None, "bfloat16")
+    assert "parameters, bfloat16, on" in printed
+    assert loss != expected
+    assert loss == pytest.approx(expected, rel=1e-2)
