@@ -9,6 +9,7 @@ import pytest
 
 from fer_jax.reporting.history import read_history
 from fer_jax.training.cpu import has_bfloat16
+from fer_jax.training.mesh import supported_dtype
 
 COMPILE = """
 from fer_jax import cli
@@ -78,3 +79,13 @@ def test_bfloat16_is_what_a_step_computes_in_where_the_processor_is_made_for_it(
     assert "parameters, bfloat16, on" in printed
     assert loss != expected
     assert loss == pytest.approx(expected, rel=1e-2)
+
+
+def test_what_is_no_training_step_computes_in_float32(monkeypatch):
+    """For XLA's own kernels, which all else has, are slow at bfloat16, and gave NaN."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert supported_dtype("bfloat16") == "float32"
+    in_training = supported_dtype("bfloat16", training=True)
+    assert in_training == ("bfloat16" if has_bfloat16() else "float32")
+    monkeypatch.setenv("XLA_FLAGS", OFF)
+    assert supported_dtype("bfloat16", training=True) == "float32"
