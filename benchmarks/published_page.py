@@ -79,6 +79,7 @@ SYSTEMS = {
         published="62.61 % training, 60.80 % validation, on both tests",
     ),
     "resnet": System("configs/resnet.py"),
+    "resnet_cpu": System("configs/resnet_cpu.py"),
     "efficientnet": System("configs/efficientnet.py"),
     "densenet": System("configs/densenet.py"),
     "convnext": System("configs/convnext.py"),
