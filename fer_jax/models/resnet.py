@@ -144,11 +144,7 @@ def _build(
 
 
 class _ConvNorm(nnx.Module):
-    """Convolution, then batch normalisation.
-
-    The last scale of a branch starts at zero, so that a block starts as its shortcut: Goyal et al.,
-    "Accurate, Large Minibatch SGD", 2017.
-    """
+    """Convolution, then batch normalisation."""
 
     def __init__(
         self,
@@ -157,7 +153,6 @@ class _ConvNorm(nnx.Module):
         kernel: int,
         stride: int = 1,
         *,
-        scale=1.0,
         batch_norm,
         use_bias,
         dtype,
@@ -175,12 +170,7 @@ class _ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = batch_norm(
-            features,
-            scale_init=jax.nn.initializers.constant(scale),
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.norm = batch_norm(features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         return self.norm(self.conv(x))
@@ -204,7 +194,7 @@ def _basic_block(inputs: int, features: int, stride: int, **common) -> tuple[_Re
     branch = nnx.Sequential(
         _ConvNorm(inputs, features, 3, stride, **common),
         nnx.relu,
-        _ConvNorm(features, features, 3, scale=0.0, **common),
+        _ConvNorm(features, features, 3, **common),
     )
     return _Residual(branch, inputs, features, stride, **common), features
 
@@ -219,7 +209,7 @@ def _bottleneck(
         nnx.relu,
         _ConvNorm(features, features, 3, second, **common),
         nnx.relu,
-        _ConvNorm(features, outputs, 1, scale=0.0, **common),
+        _ConvNorm(features, outputs, 1, **common),
     )
     return _Residual(branch, inputs, outputs, stride, **common), outputs
 
