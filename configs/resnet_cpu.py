@@ -3,8 +3,8 @@
 python -m fer_jax.main --config=configs/resnet_cpu.py
 
 A quarter of the arithmetic of `configs/resnet.py`, in a quarter of its epochs. So short a training
-has no use for mixup and erasing; AdamW is on its way sooner than momentum, and half the batch makes up for
-the steps.
+has no use for mixup and erasing, AdamW gets on its way sooner than momentum, and half the batch
+makes up for the steps.
 """
 
 from ml_collections import ConfigDict

@@ -75,8 +75,8 @@ def load_pretrained(
     `*_notop.h5`. Of the file, only such a top may be left over.
 
     Args:
-      file: `.h5` of Keras, or `.safetensors` with the names of timm, which for a ResNet are
-        torchvision's: a path, or a URL, whose file is kept in `~/.cache/fer_jax/pretrained`. Empty
+      file: `.h5` of Keras, or `.safetensors` with the names of timm, or for a ResNet or VGG16 of
+        torchvision: a path, or a URL, whose file is kept in `~/.cache/fer_jax/pretrained`. Empty
         to load nothing, as any network allows but one with a frozen part.
       sha256: hexadecimal digest of the file; a path needs none, and is not checked without.
       model: the config's.
@@ -241,12 +241,22 @@ def _from_keras(name: str, value: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _open_safetensors(path: Path, expected: set[str]) -> Iterator[Tensors]:
+    """Opens a file; where timm and torchvision differ, names are timm's, if those are expected."""
+
+    def timm_name(name: str) -> str:
+        layer, _, kind = name.rpartition(".")
+        known = f"{vgg.TIMM_NAMES.get(layer)}.{kind}"
+        return known if known in expected else name
+
     with safetensors.safe_open(path, framework="numpy") as file:
-        yield {name: functools.partial(file.get_tensor, name) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        yield {timm_name(name): functools.partial(file.get_tensor, name) for name in names}
 
 
 def _from_torch(name: str, value: Tensor) -> Tensor:
     """Puts output channels last: of a convolution's OIHW, and of a dense layer's OI."""
+    if name == "pre_logits.fc1.weight" and value.ndim == 2:  # torchvision's, with I = CHW.
+        value = value.reshape(len(value), vgg.FEATURES, -1, 1)
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 

@@ -14,6 +14,12 @@ from fer_jax.models.layers import Classifier
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Of each: features, and how many convolutions come before its max-pool."""
 
+FEATURES = _BLOCKS[-1][0]
+"""Channels that the dense layers see."""
+
+TIMM_NAMES = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
+"""What timm calls those of torchvision's layers that it gives other names."""
+
 
 def vgg16(
     *,

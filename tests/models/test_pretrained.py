@@ -1,4 +1,4 @@
-"""Weights of Keras's files and of timm's, loaded, against the networks that they are of."""
+"""Weights from files of Keras, timm and torchvision, against the networks that they are of."""
 
 import functools
 import hashlib
@@ -149,12 +149,25 @@ def of_timm(network, path):
     safetensors.numpy.save_file(tensors, path)
 
 
+def of_torchvision(network, path):
+    """torchvision's VGG16, whose first dense layer has the channels before rows and columns."""
+    of_timm(network, path)
+    tensors = safetensors.numpy.load_file(path)
+    names = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3"}
+    for timm, torchvision in {**names, "head.fc": "classifier.6"}.items():
+        kernel, bias = (tensors.pop(f"{timm}.{kind}") for kind in ("weight", "bias"))
+        tensors[f"{torchvision}.weight"] = kernel.reshape(len(kernel), -1)
+        tensors[f"{torchvision}.bias"] = bias
+    safetensors.numpy.save_file(tensors, path)
+
+
 @pytest.mark.parametrize(
     ("write", "name"),
     [
         (with_names_of_2016, "of_2016.h5"),
         (in_keras_3, "of_keras_3.weights.h5"),
         (of_timm, "of_timm.safetensors"),
+        (of_torchvision, "of_torchvision.safetensors"),
     ],
 )
 def test_every_format_gives_the_same(write, name, keras_networks, keras_files):
