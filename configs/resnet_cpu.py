@@ -1,10 +1,13 @@
-"""ResNet-18 of half the width: 2,796,263 trainable parameters, for an evening on a CPU.
+"""ResNet-18 of half the width: 2,796,263 trainable parameters, for an hour or two on a CPU.
 
 python -m fer_jax.main --config=configs/resnet_cpu.py
 
 A quarter of the arithmetic of `configs/resnet.py`, in a quarter of its epochs. So short a training
 has no use for mixup and erasing, AdamW gets on its way sooner than momentum, and half the batch
 makes up for the steps.
+
+68.12 % of validation_20 and 67.57 % of public_test, in 61 minutes of training steps on two AMD EPYC
+cores with AVX512-BF16 (n = 1, jax 0.12.0.1).
 """
 
 from ml_collections import ConfigDict
