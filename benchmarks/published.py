@@ -101,7 +101,7 @@ def _train(result: Result, overrides: Sequence[str]) -> None:
 
 
 def _evaluate(result: Result) -> None:
-    """Reads the reports of the best checkpoint, after making them anew where they are not of it."""
+    """Reads the reports of the best checkpoint, made anew where they are not of it or its views."""
     from fer_jax.reporting.predictions import evaluation_dir
     from fer_jax.training.checkpoints import SCORES
 
@@ -109,9 +109,10 @@ def _evaluate(result: Result) -> None:
         return
     config = result.facts["config"]
     best = max(reversed(result.history), key=SCORES[config["best_by"]])
+    wanted = {"checkpoint_step": best["step"], "views": config["views"]}
     for split in (config["validation_split"], SPLIT):
         path = evaluation_dir(result.workdir, split) / "report.json"
-        if not path.exists() or json.loads(path.read_text())["checkpoint_step"] != best["step"]:
+        if not path.exists() or not wanted.items() <= json.loads(path.read_text()).items():
             _call("evaluate", f"--workdir={result.workdir}", f"--split={split}")
         result.reports[split] = json.loads(path.read_text())
 
