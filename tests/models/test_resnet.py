@@ -103,10 +103,19 @@ def test_outputs_and_statistics_equal_keras(depth, stem):
     np.testing.assert_allclose(mine.mean[...], reference.moving_mean, rtol=1e-3, atol=1e-4)
 
 
-def test_a_block_starts_as_its_shortcut():
-    block = build().layers()[2]
-    x = jax.random.uniform(jax.random.key(0), (2, 48, 48, 8))
-    np.testing.assert_array_equal(block(x), x)
+@pytest.mark.parametrize("depth", [18, 50])
+def test_every_convolution_has_a_gradient_from_the_start(depth):
+    """None waits for the scale after it to leave zero, which made learning slow."""
+    graph, params, rest = nnx.split(build(depth=depth, width=4), nnx.Param, ...)
+    images = jax.random.uniform(jax.random.key(0), (4, 48, 48, 1))
+
+    def loss(params):
+        model = nnx.merge(graph, params, rest, copy=True)
+        model.train()
+        return jax.nn.logsumexp(model(images), axis=-1).sum()
+
+    for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(params)):
+        assert gradient.ndim < 4 or np.abs(gradient).max() > 1e-6, jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("depth", 19), ("stem", "tiny")])
