@@ -3,7 +3,7 @@
 python -m fer_jax.main --config=configs/resnet.py
 
 The recipe is what the good ones for FER-2013 share; `python -m benchmarks.ablation` leaves out each
-part of it. Not run yet, for want of a GPU: `configs/resnet_cpu.py` is what two cores train.
+part of it. Not run in full yet, for want of a GPU: `configs/resnet_cpu.py` is what two cores train.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,9 @@
 
 python -m fer_jax.main --config=configs/resnet_cpu.py
 
-A quarter of the arithmetic of `configs/resnet.py`, in a quarter of its epochs. So short a training
-has no use for mixup and erasing, AdamW gets on its way sooner than momentum, and half the batch
-makes up for the steps.
+A quarter of the arithmetic of `configs/resnet.py`, in a quarter of its epochs, with half the batch.
+AdamW because Adam was ahead of momentum in starts of 240 steps. Without mixup and erasing,
+which were not tried; from epoch 19 on only the training images were still learnt.
 
 68.12 % of validation_20 and 67.57 % of public_test, in 61 minutes of training steps on two AMD EPYC
 cores with AVX512-BF16 (n = 1, jax 0.12.0.1).

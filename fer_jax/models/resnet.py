@@ -145,8 +145,9 @@ def _build(
 class _ConvNorm(nnx.Module):
     """Convolution, then batch normalisation, whose scales all start at one.
 
-    From zero in the last of a branch (Goyal et al., 2017) it learnt far slower on FER-2013: after
-    240 steps of Adam it had 27 % of the training images right, and from one 36 %.
+    From zero in the last of a branch (Goyal et al., 2017) it learnt far slower on FER-2013: of the
+    training images between steps 181 and 240 of Adam it had 27.0 % right, from one 41.0 %
+    (width 32, batches of 64, n = 1 each).
     """
 
     def __init__(
