@@ -23,8 +23,6 @@ def get_config() -> ConfigDict:
     config.optimizer = "adamw"
     config.learning_rate = 2e-3
     config.weight_decay = 0.05
-    config.erasing = 0.0
-    config.mixup = 0.0
-    config.epochs = 25
+    config.epochs = 36
     config.ema_decay = 0.995  # About an epoch's steps.
     return config.lock()
