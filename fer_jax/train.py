@@ -78,9 +78,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     )
     optimizer = create_optimizer(config, schedule)
     plateau = create_plateau(config)
-    # Convolutions by groups, which the others have, are XLA's own: slow at bfloat16 on a CPU.
-    plain = config.model.name in ("cnn", "resnet")
-    dtype = supported_dtype(config.dtype, training=plain)
+    dtype = supported_dtype(config.dtype, training=True)
     build = functools.partial(
         create_model, config.model, num_classes=len(data.classes), dtype=dtype
     )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from data_prep.contract import IMAGE_SIZE, UserError
-from fer_jax.models.convolution import conv_general_dilated
+from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import glorot_uniform
 from fer_jax.models.layers import Classifier, flatten, max_pool
 
@@ -92,12 +92,11 @@ def _conv(shape: Shape, features: int, kernel: int = 3, padding: str = "SAME", *
     lost = kernel - 1 if padding == "VALID" else 0
     if min(height, width) <= lost:
         raise ValueError(f"a {kernel}x{kernel} kernel does not fit into {height}x{width}")
-    convolution = nnx.Conv(
+    convolution = Conv(
         channels,
         features,
         (kernel, kernel),
         padding=padding,
-        conv_general_dilated=conv_general_dilated,
         kernel_init=_GLOROT_UNIFORM,
         **common,
     )

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import IMAGE_SIZE, UserError
+from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import truncated_normal
 from fer_jax.models.layers import Classifier, global_average_pool
 
@@ -129,7 +130,7 @@ class _Downsample(nnx.Module):
     """Convolution of patches that do not overlap; normalised after it if `first`, else before."""
 
     def __init__(self, inputs: int, width: int, size: int, *, first: bool, dtype, rngs):
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             inputs,
             width,
             (size, size),
@@ -157,9 +158,7 @@ class _Block(nnx.Module):
 
     def __init__(self, width: int, *, drop_rate: float, dtype, rngs):
         common: dict[str, Any] = {**_INITIAL, "dtype": dtype, "rngs": rngs}
-        self.depthwise = nnx.Conv(
-            width, width, (7, 7), padding=3, feature_group_count=width, **common
-        )
+        self.depthwise = Conv(width, width, (7, 7), padding=3, feature_group_count=width, **common)
         self.norm = _layer_norm(width, dtype=dtype, rngs=rngs)
         self.expand = nnx.Linear(width, 4 * width, **common)
         self.project = nnx.Linear(4 * width, width, **common)

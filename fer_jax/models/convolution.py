@@ -1,4 +1,4 @@
-"""The convolution that `nnx.Conv` is given, and what makes it fast on a CPU."""
+"""The networks' convolution, and what makes it fast on a CPU."""
 
 import functools
 import os
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -38,39 +40,65 @@ def kernels() -> dict[str, str | bool]:
 
 
 def conv_general_dilated(
-    lhs: Float[Array, "batch height width inputs"],
-    rhs: Float[Array, "rows columns inputs features"],
+    lhs: Float[Array, "batch height width channels"],
+    rhs: Float[Array, "rows columns channels/groups features"],
     window_strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
     **how: Any,
 ) -> Float[Array, "batch height/stride width/stride features"]:
-    """Computes `lax.conv_general_dilated`; its weight gradient so as `kernels` are fast at it.
+    """Computes `lax.conv_general_dilated`; its gradients so as `kernels` are fast at them.
 
     XLA takes a weight gradient as a convolution of the input by the output's gradient. That has as
     many outputs in a row as the kernel has columns: too few to fill oneDNN's registers. With the
     input's channels side by side along the width it has columns times channels of them, and is as
-    fast as the convolution itself: `benchmarks/convolution.md` has the figures.
+    fast as the convolution itself. Where each channel is convolved by itself, XLA computes it, and
+    the input's gradient behind strides, without oneDNN: `_depthwise_backward` has a form of each
+    that oneDNN knows. `benchmarks/convolution.md` has the figures.
     """
-    plain = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
-    if not kernels() or not plain or rhs.shape[-2] != lhs.shape[-1]:
+    dense, depthwise = rhs.shape[-2] == lhs.shape[-1], rhs.shape[-2:] == (1, lhs.shape[-1])
+    undilated = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
+    if not kernels() or not undilated or not (dense or depthwise):
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    return _convolve(lhs, rhs, tuple(window_strides), tuple(map(tuple, padding)))
+    strides, pads = tuple(window_strides), tuple(map(tuple, padding))
+    if dense:
+        return _convolve(lhs, rhs, strides, pads)
+    # Of bfloat16 oneDNN has no fast one.
+    lhs32, rhs32 = lhs.astype(jnp.float32), rhs.astype(jnp.float32)
+    return _convolve_depthwise(lhs32, rhs32, strides, pads).astype(lhs.dtype)
 
 
 def _plain(x: Array, kernel: Array, strides: tuple[int, int], pads: Pads) -> Array:
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=layout)
-
-
-_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[-2],
+    )
 
 
 def _forward(
     x: Array, kernel: Array, strides: tuple[int, int], pads: Pads
 ) -> tuple[Array, tuple[Array, Array]]:
     return _plain(x, kernel, strides, pads), (x, kernel)
+
+
+def _behind(
+    x: Array, kernel: Array, gradient: Array, strides: tuple[int, int], pads: Pads
+) -> list[int]:
+    """Returns the padding behind rows and columns up to the last window's end.
+
+    It is negative where they go on behind that.
+    """
+    return [
+        (outputs - 1) * stride + window - size - before
+        for outputs, stride, window, size, (before, _) in zip(
+            gradient.shape[1:3], strides, kernel.shape[:2], x.shape[1:3], pads, strict=True
+        )
+    ]
 
 
 def _backward(
@@ -81,13 +109,7 @@ def _backward(
     (x_gradient,) = jax.linear_transpose(of_x, x)(gradient)
 
     images, _, _, channels = x.shape
-    # Padding behind the input's rows and columns up to the last window's end; they may exceed it.
-    behind = [
-        (outputs - 1) * stride + window - size - before
-        for outputs, stride, window, size, (before, _) in zip(
-            gradient.shape[1:3], strides, kernel.shape[:2], x.shape[1:3], pads, strict=True
-        )
-    ]
+    behind = _behind(x, kernel, gradient, strides, pads)
     height, width = (size + min(pad, 0) for size, pad in zip(x.shape[1:3], behind, strict=True))
     # Of the images that a device has, every group has some, so that none moves to another device.
     groups = images // (GROUP * jax.device_count())
@@ -111,4 +133,37 @@ def _backward(
     return x_gradient, kernel_gradient.reshape(kernel.shape)
 
 
+def _depthwise_backward(
+    strides: tuple[int, int], pads: Pads, saved: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = saved
+    behind = _behind(x, kernel, gradient, strides, pads)
+    # As if there were no strides, but for zeros: of a dilated convolution oneDNN has no fast one.
+    between = [(0, 0, stride - 1) for stride in strides]
+    gradient = lax.pad(gradient, 0.0, ((0, 0, 0), *between, (0, 0, 0)))
+    # The kernel turned by itself, or the convolution is one by a turned kernel, which XLA keeps.
+    x, turned, gradient = lax.optimization_barrier((x, kernel[::-1, ::-1], gradient))
+    x_pads = tuple(
+        (window - 1 - before, window - 1 - after)
+        for window, (before, _), after in zip(kernel.shape[:2], pads, behind, strict=True)
+    )
+    # The images are the depth of one volume, so that their sum is a part of the convolution.
+    kernel_gradient = lax.conv_general_dilated(
+        x[None],
+        gradient[:, :, :, None],
+        (1, 1, 1),
+        ((0, 0), (pads[0][0], behind[0]), (pads[1][0], behind[1])),
+        dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+        feature_group_count=x.shape[-1],
+    )
+    return _plain(gradient, turned, (1, 1), x_pads), kernel_gradient.reshape(kernel.shape)
+
+
+_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
 _convolve.defvjp(_forward, _backward)
+
+_convolve_depthwise = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
+_convolve_depthwise.defvjp(_forward, _depthwise_backward)
+
+Conv = functools.partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
+"""What every network convolves by."""

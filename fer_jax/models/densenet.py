@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import IMAGE_SIZE, UserError
+from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
@@ -172,7 +173,7 @@ class _Transition(_NormConv):
 
 
 def _conv(inputs: int, features: int, kernel: int, stride: int = 1, **common) -> nnx.Conv:
-    return nnx.Conv(
+    return Conv(
         inputs,
         features,
         (kernel, kernel),

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import IMAGE_SIZE, UserError
+from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
@@ -171,7 +172,7 @@ class _ConvNorm(nnx.Module):
         rngs,
     ):
         same, epsilon = _CONVENTIONS[convention]
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             inputs,
             features,
             (kernel, kernel),
@@ -194,7 +195,7 @@ class _SqueezeExcite(nnx.Module):
     """Scales each channel by what the means of all say: Hu et al., CVPR 2018."""
 
     def __init__(self, features: int, squeezed: int, *, dtype, rngs):
-        conv = functools.partial(nnx.Conv, kernel_size=(1, 1), kernel_init=_HE_NORMAL)
+        conv = functools.partial(Conv, kernel_size=(1, 1), kernel_init=_HE_NORMAL)
         self.reduce = conv(features, squeezed, dtype=dtype, rngs=rngs)
         self.expand = conv(squeezed, features, dtype=dtype, rngs=rngs)
 

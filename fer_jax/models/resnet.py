@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from data_prep.contract import IMAGE_SIZE, UserError
-from fer_jax.models.convolution import conv_general_dilated
+from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import glorot_uniform, variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
@@ -162,14 +162,13 @@ class _ConvNorm(nnx.Module):
         dtype,
         rngs,
     ):
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             inputs,
             features,
             (kernel, kernel),
             strides=stride,
             padding=kernel // 2,
             use_bias=use_bias,
-            conv_general_dilated=conv_general_dilated,
             kernel_init=_HE_NORMAL,
             dtype=dtype,
             rngs=rngs,
