@@ -131,6 +131,9 @@ def make_train_step(
         if mixup:
             # The key itself is dropout's.
             share = jax.random.beta(jax.random.fold_in(random_key, 1), mixup, mixup)
+            # The greater one to the image whose label the accuracy counts. By the smaller one the
+            # batch is the same, from its end to its beginning.
+            share = jnp.maximum(share, 1 - share)
             images, targets = (share * x + (1 - share) * x[::-1] for x in (images, targets))
 
         def loss_of(params):

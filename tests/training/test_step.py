@@ -57,12 +57,18 @@ def test_loss_equals_the_formula(make_mesh, start, batch, build):
     plain, step = start(mesh, optimizer)
     options = {"label_smoothing": 0.1, "class_weights": weights, "mixup": 0.4}
     mixed, mixed_step = start(mesh, optimizer, **options)
+    at = 3  # A step that draws the smaller share.
+    plain, mixed = (state.replace(step=state.step + at) for state in (plain, mixed))
+    # Tiles that differ enough for the predictions to differ.
+    tiles = np.random.default_rng(1).choice([0, 255], (16, 3, 3, 1)).astype(np.uint8)
+    batch = batch | {"image": tiles.repeat(16, axis=1).repeat(16, axis=2)}
     graph, _, _ = abstract_network(build, mesh)
     model = nnx.merge(graph, plain.params, plain.statistics, copy=True)
     model.train()
-    key = jax.random.fold_in(jax.random.wrap_key_data(plain.random_key), 0)
+    key = jax.random.fold_in(jax.random.wrap_key_data(plain.random_key), at)
     share = float(jax.random.beta(jax.random.fold_in(key, 1), 0.4, 0.4))
-    assert 0.01 < share < 0.99
+    assert 0.01 < share < 0.49
+    share = 1 - share
 
     def log_p(images):
         logits = model(images.astype(np.float32) / 255, rngs=nnx.Rngs(dropout=key))
@@ -79,8 +85,11 @@ def test_loss_equals_the_formula(make_mesh, start, batch, build):
 
     _, loss = step(plain, batch)
     np.testing.assert_allclose(loss, -of_label.mean(), rtol=1e-5)
-    _, loss = mixed_step(mixed, batch)
+    mixed, loss = mixed_step(mixed, batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    right, wrong = (of_mixed.argmax(axis=1) == of for of in (labels, labels[::-1]))
+    assert right.mean() != wrong.mean()
+    np.testing.assert_allclose(mixed.metrics.compute()["accuracy"], right.mean())
 
 
 def test_dropout_differs_from_step_to_step(make_mesh, start, batch):
