@@ -82,6 +82,7 @@ def test_output_and_gradients_equal_the_plain_convolutions(x, kernel, how, group
     ours, plain = pair(kernel, **how, **grouping)
     params = nnx.state(plain)
     assert_close(compute(ours, params, x), pull_back(plain, params, x))
+    assert_close(ours(x), plain(x))  # As in evaluation, without gradients.
 
 
 def test_groups_equal_the_plain_convolutions(x):
