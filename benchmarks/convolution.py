@@ -2,9 +2,10 @@
 
 Example:
   python -m benchmarks.convolution --output=benchmarks/convolution.md
+  python -m benchmarks.convolution --configs=configs/efficientnet.py,configs/convnext.py
 
-The first choice is XLA's own, the second takes oneDNN's kernels, the third lays the channels along
-the width for the weight gradient besides: what we train with, see `fer_jax.models.convolution`.
+The first choice is XLA's own, the second takes oneDNN's kernels, the third our forms of gradients
+besides: what we train with, see `fer_jax.models.convolution`.
 In float32, and the last in bfloat16 where the processor is made for it; Adam, one and the same
 batch; each takes one step and gives way to the next.
 """
@@ -35,11 +36,11 @@ CONFIGS = (
 CHOICES: dict[str, tuple[Callable, Callable, str]] = {
     "XLA's own": (dict, dict, "float32"),
     "oneDNN": (kernels, dict, "float32"),
-    "oneDNN, along the width": (kernels, kernels, "float32"),
-    "oneDNN, along the width, bfloat16": (kernels, kernels, "bfloat16"),
+    "oneDNN, our gradients": (kernels, kernels, "float32"),
+    "oneDNN, our gradients, bfloat16": (kernels, kernels, "bfloat16"),
 }
 """From a choice to two functions and the type to compute in. The functions return options of the
-compiler: those it is given, and those the weight gradient is made for."""
+compiler: those it is given, and those the gradients are made for."""
 
 _CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Files of the networks to time.")
 _STEPS = flags.DEFINE_integer("steps", 20, "How many steps each choice takes.")
