@@ -2,7 +2,7 @@
 
 python -m fer_jax.main --config=configs/efficientnet.py
 
-Not run in full yet; after two epochs it had learnt nothing, 25.1 % of validation_20.
+Not run in full yet; after two epochs it had hardly learnt, 25.1 % of validation_20.
 
 From ImageNet's weights, Keras's efficientnetb0_notop.h5, it starts with these flags, and trains the
 logits' layer alone with --config.model.frozen_stages=9, the last convolutions too with fewer:

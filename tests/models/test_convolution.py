@@ -103,7 +103,7 @@ def test_depthwise_bfloat16_is_rounded_float32(x):
 
 @pytest.mark.parametrize("strides", [1, 2])
 def test_all_depthwise_convolutions_are_onednns(x, strides):
-    """XLA's own take 10 to 100 times as long."""
+    """XLA's own take 10 to 200 times as long."""
     layer, _ = pair(strides=strides, **DEPTHWISE)
     pull = jax.jit(functools.partial(pull_back, layer), compiler_options=kernels())
     text = pull.lower(nnx.state(layer), x).compile().as_text()
