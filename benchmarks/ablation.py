@@ -69,8 +69,7 @@ class Row(NamedTuple):
 
     name: str
     change: str
-    validation: Result
-    test: Result
+    results: Mapping[str, Result]  # By split: by which it was chosen, then the test's.
     seconds: float | None  # None where the run has another row.
 
 
@@ -142,44 +141,42 @@ def _row(name: str, run: str, change: Mapping[str, Any]) -> Row:
 
     model = load_trained(_workdir(run), views=change.get("views"))
     data = open_data_set(find_data_dir(model.config.data_dir), model.classes)
-    results = []
-    for split in (_CONFIG.value.validation_split, TEST_SPLIT):
+    results = {}
+    for split in dict.fromkeys((_CONFIG.value.validation_split, TEST_SPLIT)):
         records = data.load(split)
         _, accuracy = score(model.probabilities(records), records.labels)
-        results.append(Result(accuracy, len(records)))
+        results[split] = Result(accuracy, len(records))
     seconds = read_history(_workdir(run) / "metrics.jsonl")[-1]["seconds"] if name == run else None
-    return Row(name, _describe(change), *results, seconds)
+    return Row(name, _describe(change), results, seconds)
 
 
 def _page(rows: Sequence[Row], runs: Sequence[str]) -> str:
-    first = rows[0]
-    columns = [
-        *("option", "change"),
-        f"{_CONFIG.value.validation_split} (n = {first.validation.n:,}), %",
-        f"{TEST_SPLIT} (n = {first.test.n:,}), %",
-        "seconds",
-    ]
+    splits = [f"{split} (n = {result.n:,}), %" for split, result in rows[0].results.items()]
+    columns = ["option", "change", *splits, "seconds"]
     lines = [
-        f"| {row.name} | {row.change} | {row.validation} | {row.test} | "
-        f"{'' if row.seconds is None else f'{row.seconds:,.0f}'} |"
+        [row.name, row.change, *map(str, row.results.values()), _seconds(row.seconds)]
         for row in rows
     ]
     return "\n".join(
         [
             "# One option at a time",
             "",
-            f"Accuracy of the best epoch of one run each, seed {_CONFIG.value.seed}, ± one "
-            f"standard error over the images; seconds of training. {'; '.join(_facts(runs))}; "
-            f"{datetime.date.today()}.",
+            f"Accuracy of the epoch that did best on {_CONFIG.value.validation_split}, of one run "
+            f"each, seed {_CONFIG.value.seed}, ± one standard error over the images; seconds of "
+            f"training. {'; '.join(_facts(runs))}; {datetime.date.today()}.",
             "",
             f"    python -m benchmarks.ablation {shlex.join(sys.argv[1:])}",
             "",
             f"| {' | '.join(columns)} |",
-            "|---|---|---:|---:|---:|",
-            *lines,
+            f"|---|---|{'---:|' * (len(splits) + 1)}",
+            *(f"| {' | '.join(line)} |" for line in lines),
             "",
         ]
     )
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:,.0f}"
 
 
 def _facts(runs: Sequence[str]) -> list[str]:

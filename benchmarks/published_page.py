@@ -211,7 +211,8 @@ def _row(result: Result) -> dict[str, str]:
             "chosen by": f"{config['best_by']} on {config['validation_split']}",
             "hardware": f"{devices['count']} x {devices['kind']}{processes}",
         }
-        if report := result.reports.get(config["validation_split"]):
+        split = config["validation_split"]
+        if split != SPLIT and (report := result.reports.get(split)):
             row["validation"] = _accuracy(report)
     if report := result.reports.get(SPLIT):
         row |= {

@@ -63,6 +63,18 @@ def test_the_table_has_what_an_evaluation_has(ablation, tiny_data_dir):
     assert rows[4][3:] == [f"{100 * right.mean():.2f} ± {error:.2f}", ""]
 
 
+def test_a_split_stands_in_one_column_though_it_chose_the_epoch(tiny_data_dir, tmp_path):
+    result = ablate(
+        *(f"--workdir={tmp_path}", "--only=views", "--config=configs/base.py"),
+        *(f"--config.data_dir={tiny_data_dir}", "--config.epochs=1", "--config.batch_size=64"),
+        *("--config.validation_split=public_test", "--config.train_split=train"),
+        "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",
+    )
+    assert "| option | change | public_test (n = 35), % | seconds |" in result.stdout
+    (baseline,) = (line for line in result.stdout.splitlines() if line.startswith("| baseline"))
+    assert len(baseline.split("|")) == 6
+
+
 def test_names_an_option_that_there_is_not(tmp_path):
     result = ablate(f"--workdir={tmp_path}", "--only=crop,luck")
     assert result.returncode == 2

@@ -168,6 +168,14 @@ def test_published_figures_of_classes_stand_beside_ours(tmp_path):
         assert per_class[name] == [*precision, *recall, *f1, str(of_class["support"])]
 
 
+def test_a_split_stands_in_one_column_though_it_chose_the_epoch(tmp_path):
+    report = make_evaluated(tmp_path / "run", validation_split="public_test")
+    row, _ = tabulate("resnet", tmp_path / "run", config={"epochs": 12})
+    assert row["public_test"] == accuracy(report)
+    assert row["validation"] == "-"
+    assert row["chosen by"] == "val_accuracy on public_test"
+
+
 @pytest.mark.parametrize(
     ("planned", "told", "ended", "trained"),
     [
