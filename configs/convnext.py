@@ -29,7 +29,9 @@ def get_config() -> ConfigDict:
             "frozen_stages": 0,
             "channels": 1,
             "image_size": 48,
-            "normalization": "none",
+            # Layer normalisation sees no brightness in grey levels that are all positive: after a
+            # patch's convolution, of pixels much alike, it leaves the same features for each.
+            "normalization": "grey",
         }
     )
     config.dtype = "bfloat16"

@@ -56,6 +56,8 @@ class Frozen(nnx.Variable):
 
 NORMALIZATIONS: dict[str, Callable[[Array], Array]] = {
     "none": lambda x: x,
+    # By mean and standard deviation of FER-2013's training pixels, for channels without a colour.
+    "grey": lambda x: (x - 0.5077) / 0.2551,
     # Of the weights that Keras took over from Caffe: grey levels 0 to 255 in the order blue, green,
     # red, less the means of ImageNet. The order of a grey image's equal channels is none.
     "caffe": lambda x: x * 255 - jnp.array([103.939, 116.779, 123.68]),
@@ -77,7 +79,7 @@ class Classifier(nnx.Module):
       num_classes: logits in a row.
       channels: the grey image is repeated to this many channels.
       image_size: height and width to which images are resized first.
-      normalization: a key of `NORMALIZATIONS`; all but "none" take three channels.
+      normalization: a key of `NORMALIZATIONS`; those of ImageNet's weights take three channels.
       frozen: how many of the first layers of `features` keep the weights that they are given: these
         are `Frozen`, and batch normalisation and dropout act there as in inference.
       dtype: of the computation; parameters and logits are float32.
@@ -107,7 +109,7 @@ class Classifier(nnx.Module):
                 f"model.normalization is {normalization!r}; "
                 f"choose one of {', '.join(NORMALIZATIONS)}"
             )
-        if normalization != "none" and channels != 3:
+        if normalization in ("caffe", "imagenet") and channels != 3:
             raise UserError(
                 f"model.normalization = {normalization!r} is of 3 channels; "
                 f"set model.channels = 3, not {channels}"

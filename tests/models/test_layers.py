@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 from keras.src.applications.imagenet_utils import preprocess_input
+from PIL import Image
 
 from data_prep.contract import UserError
 from fer_jax.models import create_model
@@ -53,6 +54,15 @@ def test_normalisation_is_that_of_keras(normalization, mode, images):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
+def test_grey_is_standardised_by_the_data_set(fer2013_source):
+    paths = sorted((fer2013_source / "train").glob("*/*"))[::16]
+    images = np.stack([np.asarray(Image.open(path)) for path in paths])[..., None] / np.float32(255)
+    prepared = build(normalization="grey", channels=1).prepare(images)
+    assert len(images) == pytest.approx(28_709 / 16, abs=1)  # So the tolerances are wide.
+    assert float(prepared.mean()) == pytest.approx(0.0, abs=0.03)
+    assert float(prepared.std()) == pytest.approx(1.0, abs=0.02)
+
+
 def test_the_network_sees_prepared_images(images):
     model = build(image_size=32, normalization="imagenet")
     model.eval()
@@ -76,7 +86,7 @@ def test_summary_and_grad_cam_see_them_too(images):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"normalization": "vgg"}, "model.normalization is 'vgg'; choose one of none, caffe"),
+        ({"normalization": "vgg"}, "model.normalization is 'vgg'; choose one of none, grey, caffe"),
         ({"normalization": "caffe", "channels": 1}, "set model.channels = 3, not 1"),
     ],
 )
