@@ -110,6 +110,8 @@ def test_learns_a_batch(name):
     for _ in range(30):
         state, loss = step(state, batch)
     assert loss < 0.8 * np.log(7)
+    # Compiled anew, were a variable weakly typed, as one from a Python number is until its update.
+    assert step._cache_size() == 1, "the step was compiled anew"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)

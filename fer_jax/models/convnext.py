@@ -162,7 +162,7 @@ class _Block(nnx.Module):
         self.norm = _layer_norm(width, dtype=dtype, rngs=rngs)
         self.expand = nnx.Linear(width, 4 * width, **common)
         self.project = nnx.Linear(4 * width, width, **common)
-        self.layer_scale = nnx.Param(jnp.full(width, 1e-6))
+        self.layer_scale = nnx.Param(jnp.full(width, 1e-6, jnp.float32))
         self.drop = nnx.Dropout(drop_rate, broadcast_dims=(1, 2, 3))
 
     def __call__(
