@@ -2,9 +2,7 @@
 
 python -m fer_jax.main --config=configs/efficientnet.py
 
-Not run in full yet, and slow to start: 25.1 % of validation_20 after two epochs. Of the training
-images of steps 181 to 240 of AdamW, batches of 64, it has 29.4 % right; Keras's own network, with a
-stem of stride two and by Adam, 25.0 (n = 1 each).
+Not run in full yet, and slow to start: 25.1 % of validation_20 after two epochs.
 
 From ImageNet's weights, Keras's efficientnetb0_notop.h5, it starts with these flags, and trains the
 logits' layer alone with --config.model.frozen_stages=9, the last convolutions too with fewer:
