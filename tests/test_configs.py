@@ -18,7 +18,7 @@ import optax
 import pytest
 from flax import nnx
 
-from data_prep.contract import CLASS_NAMES
+from data_prep.contract import CLASS_NAMES, UserError
 from fer_jax.models import create_model
 from fer_jax.models.pretrained import NAMES
 from fer_jax.summary import count_parameters
@@ -163,3 +163,20 @@ def test_the_quickstart_uses_given_data(monkeypatch, tmp_path):
     monkeypatch.setenv("FER2013_DIR", str(tmp_path))
     config = load(Path("configs/quickstart.py")).get_config()
     assert (config.data_dir, config.data_source) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("resnet", "width", 0),
+        ("densenet", "blocks", (6, 0, 6)),
+        ("convnext", "image_size", -48),
+        ("published/vgg16_transfer", "frozen_stages", -1),
+    ],
+)
+def test_a_size_that_no_network_can_have_is_named(name, key, value):
+    model = load(Path(f"configs/{name}.py")).get_config().model
+    model[key] = value
+    least = 0 if value == -1 else 1
+    with pytest.raises(UserError, match=rf"model\.{key} is .*; give {least} or more"):
+        create_model(model, num_classes=7, dtype="float32", rngs=nnx.Rngs(0))

@@ -42,6 +42,11 @@ def create_model(
     name = arguments.pop("name")
     if name not in MODELS:
         raise UserError(f"model.name is {name!r}; choose one of {', '.join(MODELS)}")
+    for key, value in arguments.items():
+        least = 0 if key.startswith("frozen") else 1
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(number, int) and number < least:
+                raise UserError(f"model.{key} is {value}; give {least} or more")
     try:
         return MODELS[name](**arguments, num_classes=num_classes, dtype=jnp.dtype(dtype), rngs=rngs)
     except TypeError as error:

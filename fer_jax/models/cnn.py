@@ -87,6 +87,7 @@ def cnn(
 
 def _conv(shape: Shape, features: int, kernel: int = 3, padding: str = "SAME", **common) -> Built:
     height, width, channels = shape
+    _check_counts(features=features, kernel=kernel)
     if padding not in ("SAME", "VALID"):
         raise ValueError(f"padding is {padding!r}, not 'SAME' or 'VALID'")
     lost = kernel - 1 if padding == "VALID" else 0
@@ -105,6 +106,7 @@ def _conv(shape: Shape, features: int, kernel: int = 3, padding: str = "SAME", *
 
 def _dense(shape: Shape, features: int, **common) -> Built:
     (width,) = shape
+    _check_counts(features=features)
     dense = nnx.Linear(width, features, kernel_init=_GLOROT_UNIFORM, **common)
     return [dense, nnx.relu], (features,)
 
@@ -115,6 +117,7 @@ def _batch_norm(shape: Shape, **common) -> Built:
 
 def _max_pool(shape: Shape, size: int = 2, **_) -> Built:
     height, width, channels = shape
+    _check_counts(size=size)
     if min(height, width) < size:
         raise ValueError(f"{size}x{size} blocks do not fit into {height}x{width}")
     return [_MaxPool(size)], (height // size, width // size, channels)
@@ -129,6 +132,12 @@ def _dropout(shape: Shape, rate: float, **_) -> Built:
 def _flatten(shape: Shape, **_) -> Built:
     height, width, channels = shape
     return [flatten], (height * width * channels,)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} is {count!r}, not 1 or more")
 
 
 class _MaxPool(nnx.Module):

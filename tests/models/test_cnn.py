@@ -109,19 +109,28 @@ def test_dropout_acts_while_training_only(images):
     np.testing.assert_array_equal(model(images), model(images))
 
 
-def test_max_pool_and_its_gradient_equal_reduce_windows():
-    x = jnp.asarray(np.random.default_rng(0).random((2, 7, 9, 3), np.float32))
+@pytest.mark.parametrize("size", [1, 2, 3, 17])
+def test_max_pool_and_its_gradient_equal_reduce_windows(size):
+    x = jnp.asarray(np.random.default_rng(0).random((2, 19, 35, 3), np.float32))
+    window = (1, size, size, 1)
 
     def reference(x):
-        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
 
-    np.testing.assert_array_equal(max_pool(x), reference(x))
-    weights = jnp.arange(2 * 3 * 4 * 3.0).reshape(2, 3, 4, 3)
+    np.testing.assert_array_equal(max_pool(x, size), reference(x))
+    weights = jnp.arange(1.0, reference(x).size + 1).reshape(reference(x).shape)
     ours, theirs = (
         jax.grad(lambda x, pool=pool: (weights * pool(x)).sum())(x)
-        for pool in (max_pool, reference)
+        for pool in (lambda x: max_pool(x, size), reference)
     )
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_max_pools_gradient_goes_to_the_first_of_equal_pixels():
+    x = jnp.tile(jnp.asarray([[0.0, 1.0], [1.0, 1.0]]), (2, 3))[None, :, :, None]
+    gradient = jax.grad(lambda x: (jnp.arange(1.0, 7.0) * max_pool(x).ravel()).sum())(x)
+    expected = [[0, 1, 0, 2, 0, 3], [0] * 6, [0, 4, 0, 5, 0, 6], [0] * 6]
+    np.testing.assert_array_equal(gradient[0, :, :, 0], expected)
 
 
 def test_max_pools_gradient_is_finite_when_compiled():
@@ -161,6 +170,10 @@ def test_bfloat16_computes_in_it_but_keeps_float32(images):
         ((("dense", 8),), r"layer 1.*\(48, 48, 1\)"),
         (("flatten", ("conv", 8)), r"layer 2.*\(2304,\)"),
         ((("max_pool", 50),), "50x50 blocks do not fit into 48x48"),
+        ((("max_pool", 0),), "size is 0"),
+        ((("conv", 0),), "features is 0"),
+        ((("conv", 8, 0),), "kernel is 0"),
+        (("flatten", ("dense", 8.0)), "features is 8.0"),
         ((("conv", 8, 3, "same"),), "'SAME' or 'VALID'"),
         (("flatten", ("dropout", 1.5)), "1.5"),
         ((7,), "layer 1, 7"),
