@@ -43,10 +43,9 @@ def create_model(
     if name not in MODELS:
         raise UserError(f"model.name is {name!r}; choose one of {', '.join(MODELS)}")
     for key, value in arguments.items():
-        least = 0 if key.startswith("frozen") else 1
         for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, int) and number < least:
-                raise UserError(f"model.{key} is {value}; give {least} or more")
+            if isinstance(number, int) and number < 1 and not key.startswith("frozen"):
+                raise UserError(f"model.{key} is {value}; give 1 or more")
     try:
         return MODELS[name](**arguments, num_classes=num_classes, dtype=jnp.dtype(dtype), rngs=rngs)
     except TypeError as error:

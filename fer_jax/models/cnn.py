@@ -9,7 +9,8 @@ from flax import nnx
 from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import glorot_uniform
-from fer_jax.models.layers import Classifier, flatten, max_pool
+from fer_jax.models.layers import Classifier, flatten
+from fer_jax.models.pooling import max_pool
 
 # Keras's defaults, which the published systems were trained with.
 _GLOROT_UNIFORM = glorot_uniform()

@@ -9,7 +9,7 @@ from flax import nnx
 
 from data_prep.contract import UserError
 from fer_jax.models import create_model
-from fer_jax.models.layers import max_pool
+from fer_jax.models.pooling import max_pool
 
 LAYERS = (
     *(("conv", 8), ("conv", 6), "batch_norm", "max_pool", ("dropout", 0.3)),
