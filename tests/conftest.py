@@ -62,7 +62,7 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (("conv", 8), "max_pool", ("conv", 16), "max_pool", "max_pool", "flatten")
     config.batch_size, config.eval_batch_size = 16, 64
-    config.epochs = 12
+    config.epochs = 24
     config.learning_rate = 3e-3
     workdir = tmp_path_factory.mktemp("trained")
     train(config, workdir)
