@@ -38,7 +38,7 @@ class Feed(Protocol):
           most: how many steps to take, at most.
 
         Returns:
-          The next state; losses of the steps, and zeros behind them; and the number of steps.
+          The next state; losses of the steps; and the number of steps.
         """
 
     def positions(self) -> list[Any]:
@@ -110,7 +110,9 @@ class DeviceFeed(Feed):
     """A `Feed` that keeps all images on the devices, split over them, and draws batches there.
 
     Many steps are taken by one call, whose order and augmentation follow from the seed and the
-    number of the step alone: a position is nothing that would have to be saved.
+    number of the step alone: a position is nothing that would have to be saved. Of fewer steps than
+    that each is a call of its own: of a loop whose length it does not know a GPU asks the host
+    after every step whether to go on.
 
     A run hears of an interruption only between calls. On a CPU a call takes a single step, since
     XLA's weight gradients of convolutions are many times as slow there within a loop.
@@ -128,8 +130,8 @@ class DeviceFeed(Feed):
         members: Members,
         most: int | None = None,
     ):
-        """As `HostFeed`; a call takes at most `most` steps, by default what suits the devices."""
-        most = self._most = most or (1 if jax.default_backend() == "cpu" else 32)
+        """As `HostFeed`; a call takes `most` steps or one, by default what suits the devices."""
+        most = most or (1 if jax.default_backend() == "cpu" else 32)
         mesh, length = members.mesh, len(records)
         over = PartitionSpec("data" if members.count > 1 else mesh.axis_names)
         rows = NamedSharding(mesh, over)
@@ -140,24 +142,25 @@ class DeviceFeed(Feed):
             for array in (records.read(padded), records.labels[padded])
         ]
 
-        def many_steps(
+        def take(
+            count: int,
             state: TrainState,
             seed: Int[Array, ""],
             images: UInt8[Array, "n 48 48 1"],
             labels: Int[Array, " n"],
-            count: Int[Array, ""],
         ) -> tuple[TrainState, Losses]:
             order_key, augmentation_key = jax.random.split(jax.random.key(seed))
             first_pass, offset = jnp.divmod(state.step * batch_size, length)
             order = jnp.concatenate(
                 [
                     jax.random.permutation(jax.random.fold_in(order_key, first_pass + k), length)
-                    for k in range(1 + -(-most * batch_size // length))
+                    for k in range(1 + -(-count * batch_size // length))
                 ]
             )
 
-            def one_step(k: int | Int[Array, ""], carry: tuple[TrainState, Losses]):
-                state, losses = carry
+            def one_step(
+                state: TrainState, k: int | Int[Array, ""]
+            ) -> tuple[TrainState, Float[Array, ""]]:
                 wanted = jax.lax.dynamic_slice_in_dim(order, offset + k * batch_size, batch_size)
                 key = jax.random.fold_in(augmentation_key, state.step)
                 uniforms = jax.random.uniform(key, (batch_size, augmentation.draws))
@@ -166,20 +169,28 @@ class DeviceFeed(Feed):
                 batch = jax.lax.with_sharding_constraint(
                     batch, rows if members.count == 1 else over
                 )
-                state, loss = step(state, batch)
-                return state, losses.at[k].set(loss)
+                return step(state, batch)
 
-            start = (state, jnp.zeros(most))
-            return one_step(0, start) if most == 1 else jax.lax.fori_loop(0, count, one_step, start)
+            if count == 1:
+                state, loss = one_step(state, 0)
+                return state, loss[None]
+            return jax.lax.scan(one_step, state, jnp.arange(count))
 
-        self._steps = _compile(
-            members, members.each(many_steps, shared=(2, 3, 4)), state, self._seeds, *self._data, 1
-        )
+        self._steps = {
+            count: _compile(
+                members,
+                members.each(functools.partial(take, count), shared=(2, 3)),
+                state,
+                self._seeds,
+                *self._data,
+            )
+            for count in {most, 1}
+        }
 
     @override
     def advance(self, state, most):
-        count = min(most, self._most)
-        return *self._steps(state, self._seeds, *self._data, count), count
+        count = max(count for count in self._steps if count <= most)
+        return *self._steps[count](state, self._seeds, *self._data), count
 
     @override
     def positions(self):

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def claim_workdir(workdir: Path, config: ConfigDict, data: DataSet) -> None:
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
+            **{name: _version(name) for name in _PACKAGES},
         },
     }
     facts = json.loads(json.dumps(facts))  # Tuples become lists, as they will when read back.
@@ -59,6 +59,14 @@ def claim_workdir(workdir: Path, config: ConfigDict, data: DataSet) -> None:
             write_atomically(path, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"{workdir} cannot be a workdir: {error}; choose another") from error
+
+
+def _version(package: str) -> str:
+    """Returns a package's version, or that it is not installed, as fer_jax need not be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
