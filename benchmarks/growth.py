@@ -64,7 +64,7 @@ def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> 
     for _, size in itertools.product(range(_ROUNDS.value), sizes):
         images, batch_size = arguments(size)
         training = Training(small_cnn.get_config(), images=images, batch_size=batch_size)
-        times[size].append(1e6 / training.rate(training.feed(_INPUT.value), _SECONDS.value, 32))
+        times[size].append(1e6 / training.rate(training.feed(_INPUT.value), _SECONDS.value))
     return times
 
 

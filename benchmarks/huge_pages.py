@@ -72,10 +72,12 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _take_turn(config: str, tunables: str) -> Mapping[str, Any]:
-    job = {"config": config, "batch_size": _BATCH_SIZE.value, "seconds": _SECONDS.value}
+    job = {"config": config, "members": 1, "batch_size": _BATCH_SIZE.value}
+    job["seconds"] = _SECONDS.value
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.time_fer_jax", json.dumps(job)],
         env={**os.environ, "GLIBC_TUNABLES": tunables},
+        input="\n",
         stdout=subprocess.PIPE,
         text=True,
         check=True,

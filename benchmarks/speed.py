@@ -8,18 +8,23 @@ PyTorch and Keras on TensorFlow are peers, not dependencies: make each an enviro
 and name its interpreter; one that is not named is said not to be measured. All train the same
 network from the same layer list on the same random images, held in memory, with shift and flip:
 once with one batch over and over (the step), once with batches drawn and augmented as in training
-(end to end). They take turns, each in a process of its own, so that neither another's threads nor a
-drift of the machine's speed favours one. Where JAX and PyTorch see a GPU they use it. Ours has a
-row for each `config.input`, and PyTorch on a GPU one for each way to train; ratios are to ours by
-the host's batches.
+(end to end). They take turns, each in a process of its own that waits while others take theirs, so
+that neither another's threads nor a drift of the machine's speed favours one. Where JAX and PyTorch
+see a GPU they use it: with `--at_once` the processes of all networks compile side by side there,
+before any of them takes its first turn. Ours has a row for each `config.input`, and on a GPU one
+without our options of the compiler, and of the smallest network one of eight members together;
+PyTorch has on a GPU one for each way to train. Ratios are to ours in the first row.
 """
 
+import contextlib
 import datetime
 import json
+import os
 import runpy
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +40,9 @@ NETWORKS = {
     "large_cnn": "configs/published/large_cnn.py",
     "resnet": "configs/resnet.py",
 }
+_MEMBERS = {"small_cnn": 8}
+"""How many members, on a GPU or TPU, a row of ours trains together."""
+
 COLUMNS = (
     *("network", "framework", "n", "step", "ratio", "end to end", "ratio", "of step"),
     *("first step, s", "peak MiB", "GFLOP/s", "of peak"),
@@ -49,6 +57,7 @@ _TORCH = flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch
 _KERAS = flags.DEFINE_string("keras_python", None, "Interpreter that has Keras and TensorFlow.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each takes its turn.")
 _SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each of the two timings of a turn lasts.")
+_AT_ONCE = flags.DEFINE_bool("at_once", False, "Start all networks' processes at once.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
 _OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the table to.")
 
@@ -64,16 +73,24 @@ def main(arguments: Sequence[str]) -> None:
         "PyTorch": _TORCH.value and [_TORCH.value, str(folder / "time_pytorch.py")],
         "Keras": _KERAS.value and [_KERAS.value, str(folder / "time_keras.py")],
     }
-    turns: dict[str, dict[str, list[Turn]]] = {}
-    for name in _NETWORKS.value:
-        turns[name] = {process: [] for process in processes}
-        job = json.dumps(_job(NETWORKS[name]))
-        for _ in range(_ROUNDS.value):
+    turns: dict[str, dict[str, list[Turn]]] = {
+        name: {process: [] for process in processes} for name in _NETWORKS.value
+    }
+    groups = [_NETWORKS.value] if _AT_ONCE.value else [[name] for name in _NETWORKS.value]
+    for group in groups:
+        with contextlib.ExitStack() as stack:
             # Ours last: a peer that cannot run is told before minutes have gone by.
-            for process, command in reversed(processes.items()):
-                if command:
-                    turns[name][process].append(_take_turn(command, job))
-                    print(name, json.dumps(turns[name][process][-1]), flush=True)
+            started = {
+                (name, process): stack.enter_context(_Process(command, _job(name)))
+                for name in group
+                for process, command in reversed(processes.items())
+                if command
+            }
+            for process in started.values():
+                process.wait_until_ready()
+            for (name, process), timed in _ROUNDS.value * list(started.items()):
+                turns[name][process].append(timed.take_turn())
+                print(name, json.dumps(turns[name][process][-1]), flush=True)
     text = page(turns)
     print(text)
     if _OUTPUT.value:
@@ -87,15 +104,16 @@ def page(turns: Mapping[str, Mapping[str, Sequence[Turn]]]) -> str:
         per_process |= {process: taken for process, taken in of_network.items() if taken}
     ours = per_process["fer_jax"][0]
     versions = "; ".join(taken[0]["version"] for taken in per_process.values())
+    beside = ", beside the other networks'" if _AT_ONCE.value else ""
     lines = [
         "# Speed of training, side by side",
         "",
         "Images/s, median of n turns (least to most), batches of "
         f"{_BATCH_SIZE.value}, Adam, {ours['dtype']} here. A ratio is fer_jax's rate by that of "
         "the row, of turns next to each other; `of step` is the end-to-end rate by the step's. "
-        "The first step includes compilation, without a cache. GFLOP/s are the network's: three "
-        "times those of its forward pass, as XLA counts them, by the step's rate; the peak is "
-        f"{ours['peak']}. Peak memory is {ours['memory']}. "
+        f"The first step includes compilation, without a cache{beside}. GFLOP/s are the network's: "
+        "three times those of its forward pass, as XLA counts them, by the step's rate; the peak "
+        f"is {ours['peak']}. Peak memory is {ours['memory']}. "
         f"{versions}; {ours['hardware']}; {datetime.date.today()}.",
         "",
         f"    python -m benchmarks.speed {_flags()}",
@@ -114,11 +132,12 @@ def page(turns: Mapping[str, Mapping[str, Sequence[Turn]]]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _job(config_file: str) -> dict:
+def _job(name: str) -> dict:
     """Returns what all sides need to know, as plain data."""
-    config = runpy.run_path(config_file)["get_config"]()
+    config = runpy.run_path(NETWORKS[name])["get_config"]()
     return {
-        "config": config_file,
+        "config": NETWORKS[name],
+        "members": _MEMBERS.get(name, 1),
         "model": config.model.to_dict(),
         "batch_size": _BATCH_SIZE.value,
         "seconds": _SECONDS.value,
@@ -127,15 +146,67 @@ def _job(config_file: str) -> dict:
     }
 
 
-def _take_turn(command: Sequence[str], job: str) -> Turn:
-    try:
-        result = subprocess.run([*command, job], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UserError(f"cannot run {command[0]}: {error.strerror}; name an interpreter") from None
-    if result.returncode:
-        said = result.stderr.strip() or f"exit status {result.returncode}"
-        raise UserError(f"{command[0]} failed: {said.splitlines()[-1]}")
-    return json.loads(result.stdout.splitlines()[-1])
+class _Process:
+    """A program that says when it is ready, and times itself, in a line of JSON, when it is asked.
+
+    A context manager, at whose end it ends.
+    """
+
+    def __init__(self, command: Sequence[str], job: Mapping[str, Any]):
+        self._program = command[0]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  Closed at the end.
+        try:
+            self._process = subprocess.Popen(
+                [*command, json.dumps(job)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                # Or the first on a GPU would take most of its memory.
+                env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot run {self._program}: {error.strerror}; name an interpreter"
+            ) from None
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def wait_until_ready(self) -> None:
+        """Returns once it has compiled.
+
+        Raises:
+          UserError: it ended instead.
+        """
+        self._read("ready")
+
+    def take_turn(self) -> Turn:
+        """Returns what it says.
+
+        Raises:
+          UserError: it ended instead.
+        """
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            print(file=self._process.stdin, flush=True)
+        return json.loads(self._read("{"))
+
+    def _read(self, start: str) -> str:
+        """Returns its next line that starts so; others are a library's."""
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.startswith(start):
+                return line
+        status = self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().strip() or f"exit status {status}"
+        raise UserError(f"{self._program} failed: {said.splitlines()[-1]}")
 
 
 def _row(network: str, row: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> str:

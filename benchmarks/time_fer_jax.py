@@ -1,4 +1,7 @@
-"""Our side of `benchmarks.speed`: times one network, and prints one line of JSON."""
+"""Our side of `benchmarks.speed`: times one network.
+
+Prints that it is ready, then for each line that it reads one of JSON.
+"""
 
 import functools
 import json
@@ -6,7 +9,9 @@ import resource
 import runpy
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +24,9 @@ from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
 from fer_jax.models import create_model
 from fer_jax.models.convolution import kernels
+from fer_jax.training import feed
 from fer_jax.training.cpu import device_kind
-from fer_jax.training.feed import FEEDS, Losses
+from fer_jax.training.feed import FEEDS, Losses, steps_per_call
 from fer_jax.training.members import Members
 from fer_jax.training.mesh import (
     create_mesh,
@@ -46,13 +52,13 @@ class Training:
     """A config's training on random images, ready to be timed.
 
     Attributes:
-      members: of whom there is one.
+      members: `members` of them.
       flops_per_image: of the network in one step.
     """
 
-    def __init__(self, config: ConfigDict, *, images: int, batch_size: int):
+    def __init__(self, config: ConfigDict, *, images: int, batch_size: int, members: int = 1):
         self._batch_size = batch_size
-        self.members = Members(1, create_mesh(batch_size))
+        self.members = Members(members, create_mesh(batch_size, members=members))
         self._augmentation = Augmentation.from_config(config)
         optimizer = create_optimizer(
             config, create_schedule(config, steps_per_epoch=1_000, total_steps=100_000)
@@ -60,7 +66,8 @@ class Training:
         dtype = supported_dtype(config.dtype, training=True)
         build = functools.partial(create_model, config.model, num_classes=7, dtype=dtype)
         graph, params, statistics = abstract_network(build, self.members.mesh)
-        self._state = create_state(build, optimizer, None, members=self.members, seeds=[0])
+        self._seeds = range(members)
+        self._state = create_state(build, optimizer, None, members=self.members, seeds=self._seeds)
         self._step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
         # Backward is twice forward: Chowdhery et al., "PaLM", 2022, appendix B. Counted before XLA
         # optimises, which on a GPU turns convolutions into calls that it does not count.
@@ -80,28 +87,34 @@ class Training:
             self._state,
             self._records,
             batch_size=self._batch_size,
-            seeds=[0],
+            seeds=self._seeds,
             augmentation=self._augmentation,
             members=self.members,
+            ahead=steps_per_call(),
         ).advance
 
     def one_batch(self, compiler_options: Mapping[str, str | bool]) -> Advance:
-        """Returns what takes one step on one and the same batch."""
-        rows = np.arange(self._batch_size)
-        batch = {"image": self._records.read(rows), "label": self._records.labels[rows]}
-        on_devices = to_devices(batch, self.members.batch_sharding)
+        """Returns what takes steps, as many by a call as training does, on one and the same batch.
 
-        def one_step(state, batch):
+        Of a single member.
+        """
+        rows, count = np.arange(self._batch_size), steps_per_call()
+        batch = {"image": self._records.read(rows), "label": self._records.labels[rows]}
+        on_devices = to_devices(batch, split_over_devices(self.members.mesh))
+
+        def steps(state, batch):
+            if count > 1:
+                return jax.lax.scan(lambda state, _: self._step(state, batch), state, length=count)
             state, loss = self._step(state, batch)
             return state, loss[None]
 
-        step = jax.jit(
-            one_step,
+        compiled = jax.jit(
+            steps,
             donate_argnums=0,
             out_shardings=self.members.state_sharding,
             compiler_options=compiler_options,
         )
-        return lambda state, _: (*step(state, on_devices), 1)
+        return lambda state, _: (*compiled(state, on_devices), count)
 
     def first_step(self, make: Callable[[], Advance]) -> tuple[Advance, float]:
         """Returns what `make` makes, and the seconds until it has been compiled and has stepped."""
@@ -111,22 +124,23 @@ class Training:
         return advance, time.perf_counter() - started
 
     def advance(self, advance: Advance) -> None:
-        """Takes one step, and waits for its end."""
-        self._state, *_ = jax.block_until_ready(advance(self._state, 1))
+        """Takes steps by one call, and waits for their end."""
+        self._state, *_ = jax.block_until_ready(advance(self._state, steps_per_call()))
 
-    def rate(self, advance: Advance, seconds: float, most: int = 1) -> float:
-        """Returns images/s over about `seconds`, after two calls of `most` steps to warm up."""
+    def rate(self, advance: Advance, seconds: float) -> float:
+        """Returns images/s, of members together, over about `seconds`, after two calls before."""
         losses = FiniteLosses()  # Read late, as in training, which bounds how far ahead we get.
         calls, steps, started = -2, 0, 0.0
         while calls < 1 or time.perf_counter() - started < seconds:
             if calls == 0:
                 jax.block_until_ready(self._state)
                 steps, started = 0, time.perf_counter()
-            self._state, latest, taken = advance(self._state, most)
+            self._state, latest, taken = advance(self._state, steps_per_call())
             losses.add(steps, latest)
             calls, steps = calls + 1, steps + taken
         jax.block_until_ready(self._state)
-        return steps * self._batch_size / (time.perf_counter() - started)
+        images = steps * self._batch_size * self.members.count
+        return images / (time.perf_counter() - started)
 
 
 def main(job: dict) -> None:
@@ -141,21 +155,38 @@ def main(job: dict) -> None:
     size, seconds = job["batch_size"], job["seconds"]
     training = Training(config, images=IMAGES, batch_size=size)
     one_batch, _ = training.first_step(lambda: training.one_batch(kernels()))
-    step = training.rate(one_batch, seconds)
-    # No more steps by one call than take about as long as asked for.
-    most = max(1, round(step * seconds / size))
-    rows = {}
-    for source, name in (("host", "fer_jax"), ("device", 'fer_jax, input = "device"')):
-        advance, first_step = training.first_step(functools.partial(training.feed, source))
-        rows[name] = {
-            "first_step": first_step,
-            "step": step,
-            "end_to_end": training.rate(advance, seconds, most),
-            "peak_mib": _peak_memory() / 2**20,
-        }
+    trained = {name: (training, training.first_step(make)) for name, make in _ways(training)}
+    if job["members"] > 1 and jax.default_backend() != "cpu":
+        ensemble = Training(config, images=IMAGES, batch_size=size, members=job["members"])
+        first = ensemble.first_step(lambda: ensemble.feed("device"))
+        trained[f'fer_jax, input = "device", {job["members"]} members'] = (ensemble, first)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        step = training.rate(one_batch, seconds)
+        rows = {}
+        for name, (who, (advance, first_step)) in trained.items():
+            rows[name] = {
+                "first_step": first_step,
+                "step": step,
+                "end_to_end": who.rate(advance, seconds),
+                "peak_mib": _peak_memory() / 2**20,
+            }
+        print(json.dumps({"rows": rows, **_facts(config, training)}), flush=True)
+
+
+def _ways(training: Training) -> Iterator[tuple[str, Callable[[], Advance]]]:
+    """Yields the name of each way to train, and what makes it."""
+    yield "fer_jax", lambda: training.feed("host")
+    yield 'fer_jax, input = "device"', lambda: training.feed("device")
+    if jax.default_backend() == "gpu":
+        with mock.patch.object(feed, "kernels", dict):
+            yield 'fer_jax, input = "device", XLA\'s options', lambda: training.feed("device")
+
+
+def _facts(config: ConfigDict, training: Training) -> dict[str, Any]:
+    """Returns what was timed on what."""
     mesh = training.members.mesh
-    result = {
-        "rows": rows,
+    result: dict[str, Any] = {
         "version": f"fer_jax on jax {jax.__version__}",
         "dtype": config.dtype,
         "hardware": hardware(),
@@ -166,10 +197,11 @@ def main(job: dict) -> None:
         result["peak"] = f"that of a large float32 product in the same turn, {peak / 1e9:,.0f} here"
         result["memory"] = "the process's"
     else:
-        peak = mesh.size * _PEAK_FLOPS.get(jax.devices()[0].device_kind, 0)
+        kind = jax.devices()[0].device_kind
+        peak = mesh.size * next((flops for name, flops in _PEAK_FLOPS.items() if name in kind), 0)
         result["peak"] = f"the maker's for dense bfloat16, {peak / 1e9:,.0f}"
         result["memory"] = "the device's"
-    print(json.dumps(result | {"peak_flops": peak}))
+    return result | {"peak_flops": peak}
 
 
 def hardware() -> str:

@@ -1,5 +1,6 @@
-"""Keras's side of `benchmarks.speed`, on TensorFlow; needs these two alone. Prints a line of JSON.
+"""Keras's side of `benchmarks.speed`, on TensorFlow; needs these two alone.
 
+Prints that it is ready, then for each line that it reads one of JSON.
 `model.fit` over `tf.data`, with shift and flip of whole batches, Adam: what a good Keras programmer
 would write. Threads, and whether XLA compiles, are Keras's and TensorFlow's own choice.
 """
@@ -112,14 +113,17 @@ def main(job: dict) -> None:
 
     started = time.perf_counter()
     network.fit(fixed, steps_per_epoch=1, verbose=0)
-    result = {
-        "first_step": time.perf_counter() - started,
-        "step": rate(fixed),
-        "end_to_end": rate(drawn),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-    version = f"Keras {keras.version()} on TensorFlow {tf.__version__}"
-    print(json.dumps({"rows": {"Keras, TensorFlow": result}, "version": version}))
+    first_step = time.perf_counter() - started
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        result = {
+            "first_step": first_step,
+            "step": rate(fixed),
+            "end_to_end": rate(drawn),
+            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+        version = f"Keras {keras.version()} on TensorFlow {tf.__version__}"
+        print(json.dumps({"rows": {"Keras, TensorFlow": result}, "version": version}), flush=True)
 
 
 if __name__ == "__main__":

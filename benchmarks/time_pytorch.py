@@ -1,8 +1,9 @@
-"""PyTorch's side of `benchmarks.speed`; needs PyTorch and numpy alone. Prints one line of JSON.
+"""PyTorch's side of `benchmarks.speed`; needs PyTorch and numpy alone.
 
-Channels-last, images as uint8 in the memory of the device, shift and flip of whole batches, Adam:
-what a good PyTorch programmer would write. On a CPU the threads are PyTorch's own choice; on a GPU
-mixed precision and `torch.compile` are timed besides.
+Prints that it is ready, then for each line that it reads one of JSON. Channels-last, images as
+uint8 in the memory of the device, shift and flip of whole batches, Adam: what a good PyTorch
+programmer would write. On a CPU the threads are PyTorch's own choice; on a GPU mixed precision,
+`torch.compile`, and that with CUDA graphs are timed besides.
 """
 
 import json
@@ -16,11 +17,15 @@ from torch import nn
 IMAGES = 20_000
 
 WAYS = {
-    "PyTorch": {"amp": False, "compiled": False},
-    "PyTorch, AMP bfloat16": {"amp": True, "compiled": False},
-    "PyTorch, AMP bfloat16, torch.compile": {"amp": True, "compiled": True},
+    "PyTorch": {"amp": False, "compiled": None},
+    "PyTorch, AMP bfloat16": {"amp": True, "compiled": None},
+    "PyTorch, AMP bfloat16, torch.compile": {"amp": True, "compiled": "default"},
+    "PyTorch, AMP bfloat16, torch.compile, CUDA graphs": {
+        "amp": True,
+        "compiled": "reduce-overhead",
+    },
 }
-"""To train, by name; on a CPU the first alone."""
+"""To train, by name, `compiled` is a mode of `torch.compile`; on a CPU the first alone."""
 
 
 def build_cnn(layers: list, channels: int) -> nn.Module:
@@ -90,14 +95,21 @@ def main(job: dict) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
-    rows = {}
-    for name in list(WAYS)[: None if device == "cuda" else 1]:
-        rows[name] = time_way(job, device, **WAYS[name])
-    print(json.dumps({"rows": rows, "version": f"PyTorch {torch.__version__}"}))
+    names = list(WAYS)[: None if device == "cuda" else 1]
+    ways = {name: prepare(job, device, **WAYS[name]) for name in names}
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        rows = {name: take_turn() for name, take_turn in ways.items()}
+        print(json.dumps({"rows": rows, "version": f"PyTorch {torch.__version__}"}), flush=True)
 
 
-def time_way(job: dict, device: str, *, amp: bool, compiled: bool) -> dict[str, float]:
-    """Returns the figures of one way to train."""
+def prepare(job: dict, device: str, *, amp: bool, compiled: str | None):
+    """Returns what returns the figures of one way to train, after its first step."""
+
+    def allocated() -> int:
+        return torch.cuda.memory_allocated() if device == "cuda" else 0
+
+    before = allocated()
     torch.manual_seed(0)
     model, channels = job["model"], job["model"]["channels"]
     if model["name"] == "cnn":
@@ -106,7 +118,7 @@ def time_way(job: dict, device: str, *, amp: bool, compiled: bool) -> dict[str, 
         network = build_resnet(channels, model["width"])
     network = network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=device == "cuda")
-    forward = torch.compile(network) if compiled else network
+    forward = torch.compile(network, mode=compiled) if compiled else network
     images = torch.randint(0, 256, (IMAGES, 48, 48), dtype=torch.uint8, device=device)
     labels = torch.randint(0, 7, (IMAGES,), device=device)
     index = torch.arange(48, device=device)
@@ -145,20 +157,23 @@ def time_way(job: dict, device: str, *, amp: bool, compiled: bool) -> dict[str, 
             steps += 1
         return steps * job["batch_size"] / (clock() - started)
 
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     fixed = draw()
     started = clock()
     step(*fixed)
-    result = {
-        "first_step": clock() - started,
-        "step": rate(lambda: fixed),
-        "end_to_end": rate(draw),
-    }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    return {**result, "peak_mib": peak / 2**20}
+    first_step = clock() - started
+    own = allocated() - before
+
+    def take_turn() -> dict[str, float]:
+        others = allocated() - own
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        rates = {"step": rate(lambda: fixed), "end_to_end": rate(draw)}
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if device == "cuda":
+            peak = torch.cuda.max_memory_allocated() - others
+        return {"first_step": first_step, **rates, "peak_mib": peak / 2**20}
+
+    return take_turn
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             seeds=seeds,
             augmentation=Augmentation.from_config(config),
             members=members,
+            ahead=min(steps_per_epoch, config.checkpoint_every_steps or steps_per_epoch),
         )
         state = _restore(runs, state, feed, members)
         step = int(np.max(state.step))

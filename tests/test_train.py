@@ -255,7 +255,7 @@ def test_evaluation_shapes_never_compile_again(config, tmp_path):
         train(config, tmp_path)
         logger.removeHandler(handler)
     compiled = [name.split()[1] for name in names if name.startswith("Compiling")]
-    for function in ("jit(one_step)", "jit(predict)", "jit(end_epoch)"):
+    for function in ("jit(take_steps)", "jit(predict)", "jit(end_epoch)"):
         assert compiled.count(function) == 1, compiled
 
 

@@ -10,11 +10,12 @@ from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import glorot_uniform
 from fer_jax.models.layers import Classifier, flatten
+from fer_jax.models.normalization import BatchNorm
 from fer_jax.models.pooling import max_pool
 
 # Keras's defaults, which the published systems were trained with.
 _GLOROT_UNIFORM = glorot_uniform()
-_keras_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.99, epsilon=1e-3)
+_keras_batch_norm = functools.partial(BatchNorm, momentum=0.99, epsilon=1e-3)
 
 Shape = tuple[int, ...]
 Built = tuple[list[Callable], Shape]
@@ -112,8 +113,8 @@ def _dense(shape: Shape, features: int, **common) -> Built:
     return [dense, nnx.relu], (features,)
 
 
-def _batch_norm(shape: Shape, **common) -> Built:
-    return [_keras_batch_norm(shape[-1], **common)], shape
+def _batch_norm(shape: Shape, *, dtype: jnp.dtype, **_) -> Built:
+    return [_keras_batch_norm(shape[-1], dtype=dtype)], shape
 
 
 def _max_pool(shape: Shape, size: int = 2, **_) -> Built:

@@ -12,6 +12,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from fer_jax.models import member_convolution
+
 Pads = tuple[tuple[int, int], ...]
 
 GROUP = 16
@@ -21,22 +23,36 @@ GROUP = 16
 def kernels() -> dict[str, str | bool]:
     """Returns the compiler's options for a training step, by which XLA computes it fastest.
 
-    On x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
-    `benchmarks/convolution.md`. `XLA_FLAGS` goes before where it names either. Elsewhere none.
-
-    What is compiled by them cannot be kept in the compilation cache: not worth it for a program
-    that starts often, or compiles longer than it computes, such as an evaluation.
+    On a CPU, x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
+    `benchmarks/convolution.md`. What is compiled by them cannot be kept in the compilation cache:
+    not worth it for a program that starts often, or compiles longer than it computes, such as an
+    evaluation. On a GPU: all kernels of a step, and of a loop of steps, are one CUDA graph, those
+    that do not need one another side by side in it, see `benchmarks/graphs.md`; by themselves
+    convolutions and loops are none. `XLA_FLAGS` goes before where it names one of them. Elsewhere
+    none.
     """
-    products_and_sums = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    options: dict[str, str | bool] = {
-        "xla_cpu_experimental_onednn_custom_call": True,
-        "xla_cpu_experimental_ynn_fusion_type": products_and_sums,
-    }
     given = os.environ.get("XLA_FLAGS", "")
     known = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    if jax.default_backend() != "cpu" or not known or any(name in given for name in options):
-        return {}
-    return options
+    backend = jax.default_backend()
+    options = _OPTIONS.get(backend, {})
+    unknown = backend == "cpu" and not known
+    return {} if unknown or any(name in given for name in options) else dict(options)
+
+
+_OPTIONS: dict[str, dict[str, str | bool]] = {
+    "cpu": {
+        "xla_cpu_experimental_onednn_custom_call": True,
+        "xla_cpu_experimental_ynn_fusion_type": (
+            "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+        ),
+    },
+    "gpu": {
+        "xla_gpu_enable_command_buffer": (
+            "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONVOLUTION,WHILE"
+        ),
+        "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
+    },
+}
 
 
 def conv_general_dilated(
@@ -53,8 +69,11 @@ def conv_general_dilated(
     input's channels side by side along the width it has columns times channels of them, and is as
     fast as the convolution itself. Where each channel is convolved by itself, XLA computes it, and
     the input's gradient behind strides, without oneDNN: `_depthwise_backward` has a form of each
-    that oneDNN knows. `benchmarks/convolution.md` has the figures.
+    that oneDNN knows. `benchmarks/convolution.md` has the figures. Elsewhere than on a CPU only
+    what `jax.vmap` makes of it is our own.
     """
+    if jax.default_backend() != "cpu":
+        return member_convolution.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     dense, depthwise = rhs.shape[-2] == lhs.shape[-1], rhs.shape[-2:] == (1, lhs.shape[-1])
     undilated = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
     if not kernels() or not undilated or not (dense or depthwise):

@@ -17,9 +17,10 @@ from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
+from fer_jax.models.normalization import BatchNorm
 
 _HE_NORMAL = variance_scaling(2.0, "fan_in")
-_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
+_batch_norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def densenet(
@@ -73,7 +74,7 @@ def densenet(
         )
         features += count * growth
     return Classifier(
-        nnx.Sequential(*layers, _batch_norm(features, **common), nnx.relu, global_average_pool),
+        nnx.Sequential(*layers, _batch_norm(features, dtype=dtype), nnx.relu, global_average_pool),
         features,
         num_classes=num_classes,
         channels=channels,
@@ -131,7 +132,7 @@ class _ConvNorm(nnx.Module):
         self, inputs: int, features: int, kernel: int, stride: int, pool: Callable, *, dtype, rngs
     ):
         self.conv = _conv(inputs, features, kernel, stride, dtype=dtype, rngs=rngs)
-        self.norm = _batch_norm(features, dtype=dtype, rngs=rngs)
+        self.norm = _batch_norm(features, dtype=dtype)
         self.pool = pool
 
     def __call__(self, x):
@@ -142,7 +143,7 @@ class _NormConv(nnx.Module):
     """Batch normalisation, ReLU, then convolution without bias."""
 
     def __init__(self, inputs: int, features: int, kernel: int, *, dtype, rngs):
-        self.norm = _batch_norm(inputs, dtype=dtype, rngs=rngs)
+        self.norm = _batch_norm(inputs, dtype=dtype)
         self.conv = _conv(inputs, features, kernel, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):

@@ -15,6 +15,7 @@ from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
+from fer_jax.models.normalization import BatchNorm
 
 _HE_NORMAL = variance_scaling(2.0, "fan_out")
 # Of a depthwise kernel, whose one input has k x k outputs, JAX takes fan_in for that.
@@ -184,7 +185,7 @@ class _ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(features, momentum=0.99, epsilon=epsilon, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(features, momentum=0.99, epsilon=epsilon, dtype=dtype)
         self.activation = activation
 
     def __call__(self, x):

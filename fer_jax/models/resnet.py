@@ -17,10 +17,11 @@ from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.models.convolution import Conv
 from fer_jax.models.initializers import glorot_uniform, variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
+from fer_jax.models.normalization import BatchNorm
 
 _HE_NORMAL = variance_scaling(2.0, "fan_out")
-_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
-_keras_batch_norm = functools.partial(nnx.BatchNorm, momentum=0.99, epsilon=1.001e-5)
+_batch_norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
+_keras_batch_norm = functools.partial(BatchNorm, momentum=0.99, epsilon=1.001e-5)
 
 
 def resnet(
@@ -173,7 +174,7 @@ class _ConvNorm(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        self.norm = batch_norm(features, dtype=dtype, rngs=rngs)
+        self.norm = batch_norm(features, dtype=dtype)
 
     def __call__(self, x):
         return self.norm(self.conv(x))

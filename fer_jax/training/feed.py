@@ -1,6 +1,7 @@
 """How batches get to the step: from the host one by one, or from images kept on the devices."""
 
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, override
@@ -27,7 +28,8 @@ class Feed(Protocol):
     """Takes training steps, each on the next batch of every member's own stream.
 
     Every record comes once in each pass over the data, in an order of that pass's own; a batch may
-    span two passes, so that no record is dropped. Same seed, same batches.
+    span two passes, so that no record is dropped. Same seed, same batches. A run hears of an
+    interruption only between calls.
     """
 
     def advance(self, state: TrainState, most: int) -> tuple[TrainState, Losses, int]:
@@ -61,7 +63,13 @@ class HostFeed(Feed):
         seeds: Sequence[int],
         augmentation: Augmentation,
         members: Members,
+        ahead: int = 1,
+        most: int | None = None,
     ):
+        """Compiles what takes `ahead` steps.
+
+        A call takes `most` steps or one, by default what suits the devices.
+        """
         self._members = members
         self._streams = [
             training_batches(
@@ -75,26 +83,36 @@ class HostFeed(Feed):
             for seed in seeds
         ]
 
-        def one_step(state: TrainState, batch: Batch) -> tuple[TrainState, Losses]:
-            state, loss = step(state, batch)
+        def take_steps(count: int, state: TrainState, batches: Batch) -> tuple[TrainState, Losses]:
+            if count > 1:
+                return jax.lax.scan(step, state, batches)
+            state, loss = step(state, jax.tree.map(lambda array: array[0], batches))
             return state, loss[None]
 
-        rows = (batch_size,) if members.count == 1 else (members.count, batch_size)
-        of_batch = functools.partial(jax.ShapeDtypeStruct, sharding=members.batch_sharding)
-        batch = {
-            "image": of_batch((*rows, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8),
-            "label": of_batch(rows, np.int32),
-        }
-        self._step = _compile(members, members.each(one_step), state, batch)
+        def abstract(count: int) -> dict[str, jax.ShapeDtypeStruct]:
+            rows = (count, batch_size) if members.count == 1 else (members.count, count, batch_size)
+            array = functools.partial(jax.ShapeDtypeStruct, sharding=members.batches_sharding)
+            return {
+                "image": array((*rows, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8),
+                "label": array(rows, np.int32),
+            }
+
+        def compile_for(count: int) -> Callable:
+            function = members.each(functools.partial(take_steps, count))
+            return _compile(members, function, state, abstract(count))
+
+        self._programs = _Programs(compile_for, most, ahead)
 
     @override
     def advance(self, state, most):
-        del most
-        batch, *others = (next(stream) for stream in self._streams)
-        if others:
-            batch = {name: np.stack([one[name] for one in (batch, *others)]) for name in batch}
-        state, losses = self._step(state, to_devices(batch, self._members.batch_sharding))
-        return state, losses, 1
+        count, program = self._programs.fitting(most)
+        drawn = [
+            jax.tree.map(lambda *of_steps: np.stack(of_steps), *itertools.islice(stream, count))
+            for stream in self._streams
+        ]
+        batches = jax.tree.map(lambda *of_members: self._members.array(of_members), *drawn)
+        on_devices = to_devices(batches, self._members.batches_sharding)
+        return *program(state, on_devices), count
 
     @override
     def positions(self):
@@ -109,13 +127,8 @@ class HostFeed(Feed):
 class DeviceFeed(Feed):
     """A `Feed` that keeps all images on the devices, split over them, and draws batches there.
 
-    Many steps are taken by one call, whose order and augmentation follow from the seed and the
-    number of the step alone: a position is nothing that would have to be saved. Of fewer steps than
-    that each is a call of its own: of a loop whose length it does not know a GPU asks the host
-    after every step whether to go on.
-
-    A run hears of an interruption only between calls. On a CPU a call takes a single step, since
-    XLA's weight gradients of convolutions are many times as slow there within a loop.
+    Order and augmentation follow from the seed and the number of the step alone: a position is
+    nothing that would have to be saved.
     """
 
     def __init__(
@@ -128,10 +141,10 @@ class DeviceFeed(Feed):
         seeds: Sequence[int],
         augmentation: Augmentation,
         members: Members,
+        ahead: int = 1,
         most: int | None = None,
     ):
-        """As `HostFeed`; a call takes `most` steps or one, by default what suits the devices."""
-        most = most or (1 if jax.default_backend() == "cpu" else 32)
+        """As `HostFeed`."""
         mesh, length = members.mesh, len(records)
         over = PartitionSpec("data" if members.count > 1 else mesh.axis_names)
         rows = NamedSharding(mesh, over)
@@ -142,7 +155,7 @@ class DeviceFeed(Feed):
             for array in (records.read(padded), records.labels[padded])
         ]
 
-        def take(
+        def take_steps(
             count: int,
             state: TrainState,
             seed: Int[Array, ""],
@@ -176,21 +189,16 @@ class DeviceFeed(Feed):
                 return state, loss[None]
             return jax.lax.scan(one_step, state, jnp.arange(count))
 
-        self._steps = {
-            count: _compile(
-                members,
-                members.each(functools.partial(take, count), shared=(2, 3)),
-                state,
-                self._seeds,
-                *self._data,
-            )
-            for count in {most, 1}
-        }
+        def compile_for(count: int) -> Callable:
+            function = members.each(functools.partial(take_steps, count), shared=(2, 3))
+            return _compile(members, function, state, self._seeds, *self._data)
+
+        self._programs = _Programs(compile_for, most, ahead)
 
     @override
     def advance(self, state, most):
-        count = max(count for count in self._steps if count <= most)
-        return *self._steps[count](state, self._seeds, *self._data), count
+        count, program = self._programs.fitting(most)
+        return *program(state, self._seeds, *self._data), count
 
     @override
     def positions(self):
@@ -199,6 +207,39 @@ class DeviceFeed(Feed):
     @override
     def move_to(self, positions):
         del positions
+
+
+def steps_per_call() -> int:
+    """Returns how many steps a call of a feed takes, if it does not take one.
+
+    On a GPU or TPU 32: a call takes some 100 microseconds of the host, and by a loop whose length
+    it does not know a GPU would ask the host after every step whether to go on. On a CPU one:
+    within a loop XLA's weight gradients of convolutions are many times as slow there.
+    """
+    return 1 if jax.default_backend() == "cpu" else 32
+
+
+class _Programs:
+    """What takes `most` steps and what takes one, compiled before they are needed or then.
+
+    Args:
+      compile_for: makes what takes so many steps.
+      most: steps of a call; by default those of `steps_per_call`.
+      ahead: steps to compile for now.
+    """
+
+    def __init__(self, compile_for: Callable[[int], Callable], most: int | None, ahead: int):
+        self._compile_for, self._most = compile_for, most or steps_per_call()
+        self._compiled: dict[int, Callable] = {}
+        while ahead:
+            ahead %= self.fitting(ahead)[0]
+
+    def fitting(self, most: int) -> tuple[int, Callable]:
+        """Returns the number of steps, at most `most`, and what takes them."""
+        count = self._most if most >= self._most else 1
+        if count not in self._compiled:
+            self._compiled[count] = self._compile_for(count)
+        return count, self._compiled[count]
 
 
 def _compile(members: Members, function: Callable, state: TrainState, *arguments: Any) -> Callable:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from data_prep.contract import UserError
-from fer_jax.training.mesh import replicated, split_over_devices
+from fer_jax.training.mesh import replicated
 
 
 def member_configs(config: ConfigDict) -> list[ConfigDict]:
@@ -44,7 +44,7 @@ class Members:
       count: of the networks.
       mesh: of the devices.
       state_sharding: of arrays of which every member has its own.
-      batch_sharding: of batches, of which every member has its own.
+      batches_sharding: of batches of several steps, of which every member has its own.
     """
 
     def __init__(self, count: int, mesh: Mesh, *, vectorize: bool | None = None):
@@ -56,10 +56,11 @@ class Members:
         if vectorize is None:
             vectorize = jax.default_backend() != "cpu"
         self._map = jax.vmap if vectorize else _map_one_by_one
-        self.state_sharding, self.batch_sharding = replicated(mesh), split_over_devices(mesh)
+        self.state_sharding = replicated(mesh)
+        self.batches_sharding = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
         if count > 1:
             self.state_sharding = NamedSharding(mesh, PartitionSpec("member"))
-            self.batch_sharding = NamedSharding(mesh, PartitionSpec("member", "data"))
+            self.batches_sharding = NamedSharding(mesh, PartitionSpec("member", None, "data"))
         self._pick = jax.jit(
             lambda tree, member: jax.tree.map(lambda leaf: leaf[member], tree),
             out_shardings=replicated(mesh),
@@ -92,9 +93,9 @@ class Members:
 
         return of_all
 
-    def array(self, numbers: Sequence[float]) -> np.ndarray:
-        """Returns one number of each member as the arrays of all are laid out."""
-        return np.asarray(numbers[0] if self.count == 1 else numbers)
+    def array(self, arrays: Sequence[Any]) -> np.ndarray:
+        """Returns one number or array of each member as the arrays of all are laid out."""
+        return np.asarray(arrays[0] if self.count == 1 else arrays)
 
     def stack(self, trees: Sequence[Any]) -> Any:
         """Returns one tree of all members' arrays, of one tree for each member."""

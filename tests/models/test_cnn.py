@@ -9,6 +9,7 @@ from flax import nnx
 
 from data_prep.contract import UserError
 from fer_jax.models import create_model
+from fer_jax.models.normalization import BatchNorm
 from fer_jax.models.pooling import max_pool
 
 LAYERS = (
@@ -84,7 +85,7 @@ def test_training_and_its_statistics_equal_keras(twins, images):
     ours.train()
     expected = theirs(np.repeat(images, 3, axis=-1), training=True)
     np.testing.assert_allclose(ours(images), expected, rtol=1e-3, atol=1e-4)
-    mine = [layer for layer in ours.layers() if isinstance(layer, nnx.BatchNorm)]
+    mine = [layer for layer in ours.layers() if isinstance(layer, BatchNorm)]
     reference = [layer for layer in theirs.layers if "batch" in layer.name]
     for a, b in zip(mine, reference, strict=True):
         np.testing.assert_allclose(a.mean[...], b.moving_mean, rtol=1e-4, atol=1e-6)

@@ -8,6 +8,7 @@ from flax import nnx
 
 from data_prep.contract import UserError
 from fer_jax.models import create_model
+from fer_jax.models.normalization import BatchNorm
 from fer_jax.summary import count_parameters
 
 
@@ -85,7 +86,7 @@ def test_outputs_and_statistics_equal_keras(depth, stem):
     rng = np.random.default_rng(0)
     pairs = list(zip(layers_in_order(ours), references, strict=True))
     for mine, reference in pairs:
-        if isinstance(mine, nnx.BatchNorm):
+        if isinstance(mine, BatchNorm):
             names, low, high = ("scale", "bias", "mean", "var"), 0.5, 1.5
         else:
             names, low, high = ("kernel", "bias")[: len(reference.weights)], -0.1, 0.1

@@ -1,0 +1,66 @@
+"""Convolutions of members together beside those that `jax.vmap` makes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from fer_jax.models.member_convolution import FULL, MOST, conv_general_dilated
+
+HOW = {
+    "lhs_dilation": (1, 1),
+    "rhs_dilation": (1, 1),
+    "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+}
+
+
+def value_and_gradients(convolve, strides, padding, groups):
+    def loss(images, kernel):
+        return jnp.sin(
+            convolve(images, kernel, strides, padding, feature_group_count=groups, **HOW)
+        ).sum()
+
+    return jax.vmap(jax.value_and_grad(loss, argnums=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("members", "channels", "strides", "padding", "groups"),
+    [
+        (8, 3, (1, 1), "SAME", 1),
+        (8, MOST // 4, (2, 2), ((1, 1), (1, 1)), 1),
+        (3, FULL, (1, 1), "VALID", 1),
+        (4, 6, (1, 1), "SAME", 6),
+        (5, MOST // 4, (1, 1), "SAME", 1),
+    ],
+    ids=["all together", "in groups", "one by one", "depthwise", "of a prime number"],
+)
+def test_members_are_convolved_as_by_vmap(members, channels, strides, padding, groups):
+    images, kernels = (
+        jax.random.normal(jax.random.key(k), shape)
+        for k, shape in enumerate(
+            [(members, 2, 7, 6, channels), (members, 3, 3, channels // groups, 6)]
+        )
+    )
+    ours, expected = (
+        value_and_gradients(convolve, strides, padding, groups)(images, kernels)
+        for convolve in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, expected
+    )
+
+
+def test_no_weight_gradient_is_a_convolution_by_a_kernel_of_the_images_size():
+    """Which is what vmap makes of it, and what cuDNN is slow at."""
+    shapes = [
+        jax.ShapeDtypeStruct((8, 2, 12, 12, 3), "float32"),
+        jax.ShapeDtypeStruct((8, 3, 3, 3, 4), "float32"),
+    ]
+    ours, by_vmap = (
+        jax.jit(value_and_gradients(convolve, (1, 1), "SAME", 1)).lower(*shapes).as_text()
+        for convolve in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    assert "group_count = 8" in by_vmap
+    assert "stablehlo.convolution" in ours
+    assert "group_count = 8" not in ours
