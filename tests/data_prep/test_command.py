@@ -193,7 +193,7 @@ def test_records_that_are_not_whole_are_not_taken_for_finished(tmp_path, convert
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_while_writing_it_leaves_no_data_set_and_can_run_again(tmp_path, convert, how):
-    lines = [csv_row(number % 7, noise(number)) for number in range(1500)]
+    lines = [csv_row(number % 7, noise(number)) for number in range(2500)]
     source = tmp_path / "fer2013.csv"
     source.write_text("\n".join(["emotion,pixels,Usage", *lines]))
     data_dir = tmp_path / "data"
@@ -215,7 +215,7 @@ def test_stopped_while_writing_it_leaves_no_data_set_and_can_run_again(tmp_path,
     assert not record_dir(data_dir).exists()
     run = convert(source)
     assert run.status == 0, run.err
-    assert len(run.records) == 1500
+    assert len(run.records) == len(lines)
     assert os.listdir(data_dir / "fer2013") == ["1.0.0"]
 
 
