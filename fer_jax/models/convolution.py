@@ -27,7 +27,7 @@ def kernels() -> dict[str, str | bool]:
     `benchmarks/convolution.md`. What is compiled by them cannot be kept in the compilation cache:
     not worth it for a program that starts often, or compiles longer than it computes, such as an
     evaluation. On a GPU: all kernels of a step, and of a loop of steps, are one CUDA graph, those
-    that do not need one another side by side in it, see `benchmarks/graphs.md`; by themselves
+    that do not need one another side by side in it, see `benchmarks/speed_gpu.md`; by themselves
     convolutions and loops are none. `XLA_FLAGS` goes before where it names one of them. Elsewhere
     none.
     """

@@ -193,7 +193,7 @@ def test_records_that_are_not_whole_are_not_taken_for_finished(tmp_path, convert
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_while_writing_it_leaves_no_data_set_and_can_run_again(tmp_path, convert, how):
-    lines = [csv_row(number % 7, noise(number)) for number in range(2500)]
+    lines = [csv_row(number % 7, noise(number)) for number in range(1500)]
     source = tmp_path / "fer2013.csv"
     source.write_text("\n".join(["emotion,pixels,Usage", *lines]))
     data_dir = tmp_path / "data"
