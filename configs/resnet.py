@@ -6,8 +6,8 @@ The recipe is what the good ones for FER-2013 share; `python -m benchmarks.ablat
 part of it. As in the data set's own protocol, it learns from all 28,709 training images and chooses
 by public_test; private_test is left for the report.
 
-Not run in full yet. With --config.epochs=36 --config.mixup=0.0 it reached 68.85 % of public_test, and
-69.91 % through `--views=ten_crop`, in 31 seconds of steps on an NVIDIA H200 (n = 1, jax 0.11.2).
+Not run in full yet. With --config.epochs=36 --config.mixup=0.0 it reached 68.85 % of public_test,
+and 69.91 % through ten crops, in 31 seconds of steps on an NVIDIA H200 (n = 1, jax 0.11.2).
 `configs/resnet_cpu.py` is what two cores train.
 """
 

@@ -6,8 +6,8 @@ The write-up reports 65.58 % training and 56.71 % validation accuracy, from Adam
 is silent on the learning rate, here Keras's default, and on how long early stopping waits, here
 twice as long as a plateau's cut of the rate.
 
-Here 54.76 % of validation_20 and 54.33 % of PublicTest (one run), in 22 seconds of steps on an NVIDIA
-H200, beside other runs, with --config.input=device.
+Here 54.76 % of validation_20 and 54.33 % of PublicTest (one run), in 22 seconds of steps on an
+NVIDIA H200, beside other runs, with --config.input=device.
 """
 
 from ml_collections import ConfigDict

@@ -26,17 +26,18 @@ def kernels() -> dict[str, str | bool]:
     On a CPU, x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
     `benchmarks/convolution.md`. What is compiled by them cannot be kept in the compilation cache:
     not worth it for a program that starts often, or compiles longer than it computes, such as an
-    evaluation. On a GPU: all kernels of a step, and of a loop of steps, are one CUDA graph, those
-    that do not need one another side by side in it, see `benchmarks/speed_gpu.md`; by themselves
-    convolutions and loops are none. `XLA_FLAGS` goes before where it names one of them. Elsewhere
-    none.
+    evaluation.
+
+    On a GPU: one CUDA graph of all kernels, where XLA by itself leaves out convolutions and loops,
+    and kernels that do not need one another side by side in it, see `benchmarks/speed_gpu.md`.
+
+    `XLA_FLAGS` goes before where it names one of these. Elsewhere none.
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    known = (platform.system(), platform.machine()) == ("Linux", "x86_64")
     backend = jax.default_backend()
-    options = _OPTIONS.get(backend, {})
-    unknown = backend == "cpu" and not known
-    return {} if unknown or any(name in given for name in options) else dict(options)
+    known = backend != "cpu" or (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    options = _OPTIONS.get(backend, {}) if known else {}
+    given = os.environ.get("XLA_FLAGS", "")
+    return {} if any(name in given for name in options) else dict(options)
 
 
 _OPTIONS: dict[str, dict[str, str | bool]] = {

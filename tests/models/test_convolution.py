@@ -149,3 +149,14 @@ def test_a_weight_gradient_has_channels_along_the_width_and_images_in_groups(x, 
     jaxpr = str(jax.make_jaxpr(functools.partial(pull_back, layer))(nnx.state(layer), x))
     assert f"rhs_dilation=(1, 1, {CHANNELS})" in jaxpr
     assert f"f32[1,{groups},9,{6 * CHANNELS},{len(x) // groups}]" in jaxpr
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_what_is_given_goes_before_our_options(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=somewhere")
+    options = kernels()
+    assert bool(options) == (backend != "tpu")
+    for name in options:
+        monkeypatch.setenv("XLA_FLAGS", f"--{name}=")
+        assert kernels() == {}
