@@ -97,9 +97,11 @@ class HostFeed(Feed):
                 "label": array(rows, np.int32),
             }
 
+        abstract_state = _abstract(state)
+
         def compile_for(count: int) -> Callable:
             function = members.each(functools.partial(take_steps, count))
-            return _compile(members, function, state, abstract(count))
+            return _compile(members, function, abstract_state, abstract(count))
 
         self._programs = _Programs(compile_for, most, ahead)
 
@@ -189,9 +191,11 @@ class DeviceFeed(Feed):
                 return state, loss[None]
             return jax.lax.scan(one_step, state, jnp.arange(count))
 
+        abstract_state = _abstract(state)
+
         def compile_for(count: int) -> Callable:
             function = members.each(functools.partial(take_steps, count), shared=(2, 3))
-            return _compile(members, function, state, self._seeds, *self._data)
+            return _compile(members, function, abstract_state, self._seeds, *self._data)
 
         self._programs = _Programs(compile_for, most, ahead)
 
@@ -242,8 +246,18 @@ class _Programs:
         return count, self._compiled[count]
 
 
-def _compile(members: Members, function: Callable, state: TrainState, *arguments: Any) -> Callable:
-    """Compiles ahead of time, so that no epoch's speed includes it; the state is consumed."""
+def _abstract(state: TrainState) -> TrainState:
+    """Returns shapes, types and placement, for a program yet to come: the arrays are given away."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+
+
+def _compile(members: Members, function: Callable, *arguments: Any) -> Callable:
+    """Compiles ahead of time, so that no epoch's speed includes it.
+
+    Its first argument, the state, is consumed at each call.
+    """
     jitted = jax.jit(
         function,
         donate_argnums=0,
@@ -252,7 +266,7 @@ def _compile(members: Members, function: Callable, state: TrainState, *arguments
     )
     with warnings.catch_warnings():  # With these kernels no program can be kept.
         warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
-        return jitted.lower(state, *arguments).compile()
+        return jitted.lower(*arguments).compile()
 
 
 FEEDS: dict[str, Callable[..., Feed]] = {"host": HostFeed, "device": DeviceFeed}
