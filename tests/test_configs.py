@@ -108,11 +108,11 @@ def test_learns_a_batch(name):
     images = np.random.default_rng(0).integers(0, 256, (14, 48, 48, 1), dtype=np.uint8)
     batch = {"image": images, "label": np.arange(14, dtype=np.int32) % 7}
     losses = []
-    for _ in range(45):
+    for _ in range(30):
         state, loss = step(state, batch)
         losses.append(loss)
     # Of several: where a bias comes before normalisation, Adam makes steps of its rounding.
-    assert min(losses[-15:]) < 0.8 * np.log(7)
+    assert min(losses[-10:]) < 0.9 * np.log(7)
     # Compiled anew, were a variable weakly typed, as one from a Python number is until its update.
     assert step._cache_size() == 1, "the step was compiled anew"
 
