@@ -16,6 +16,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=fa
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("FER2013_DIR", None)
+# Or each command that a test starts would compile all that it imports anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
 import pytest
