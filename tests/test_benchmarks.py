@@ -40,13 +40,10 @@ def turn(name, *, step, end_to_end, **more):
 
 def test_speed_times_our_side_and_sets_the_peers_beside_it(interpreter, tmp_path):
     told = turn("PyTorch, told", step=100.0, end_to_end=50.0)
-    peer = interpreter("echo ready", f"echo '{json.dumps(told)}'")
+    peer = interpreter("echo ready", f"while read turn; do echo '{json.dumps(told)}'; done")
     result = run(
         *("-m", "benchmarks.speed", "--networks=small_cnn", "--rounds=1", "--seconds=0.1"),
-        *(
-            "--batch_size=8",
-            f"--torch_python={peer}",
-        ),
+        *("--batch_size=8", "--at_once", f"--torch_python={peer}"),
         f"--output={tmp_path / 'speed.md'}",
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},  # One is the soonest compiled.
     )

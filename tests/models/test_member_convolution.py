@@ -28,10 +28,10 @@ def value_and_gradients(convolve, strides, padding, groups):
     ("members", "channels", "strides", "padding", "groups"),
     [
         (8, 3, (1, 1), "SAME", 1),
-        (8, MOST // 4, (2, 2), ((1, 1), (1, 1)), 1),
+        (8, MOST // 6, (2, 2), ((1, 1), (1, 1)), 1),
         (3, FULL, (1, 1), "VALID", 1),
         (4, 6, (1, 1), "SAME", 6),
-        (5, MOST // 4, (1, 1), "SAME", 1),
+        (7, MOST // 6, (1, 1), "SAME", 1),
     ],
     ids=["all together", "in groups", "one by one", "depthwise", "of a prime number"],
 )
