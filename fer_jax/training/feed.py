@@ -68,7 +68,7 @@ class HostFeed(Feed):
     ):
         """Compiles what takes `ahead` steps.
 
-        A call takes `most` steps or one, by default what suits the devices.
+        A call takes `most` steps or what is left, by default what suits the devices.
         """
         self._members = members
         self._streams = [
@@ -214,7 +214,7 @@ class DeviceFeed(Feed):
 
 
 def steps_per_call() -> int:
-    """Returns how many steps a call of a feed takes, if it does not take one.
+    """Returns how many steps a call of a feed takes, unless fewer are left.
 
     On a GPU or TPU 32: a call takes some 100 microseconds of the host, and by a loop whose length
     it does not know a GPU would ask the host after every step whether to go on. On a CPU one:
@@ -224,7 +224,7 @@ def steps_per_call() -> int:
 
 
 class _Programs:
-    """What takes `most` steps and what takes one, compiled before they are needed or then.
+    """What takes `most` steps, and what takes those left over, compiled before needed or then.
 
     Args:
       compile_for: makes what takes so many steps.
@@ -240,7 +240,7 @@ class _Programs:
 
     def fitting(self, most: int) -> tuple[int, Callable]:
         """Returns the number of steps, at most `most`, and what takes them."""
-        count = self._most if most >= self._most else 1
+        count = min(most, self._most)
         if count not in self._compiled:
             self._compiled[count] = self._compile_for(count)
         return count, self._compiled[count]
