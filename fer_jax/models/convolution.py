@@ -24,12 +24,15 @@ def kernels() -> dict[str, str | bool]:
     """Returns the compiler's options for a training step, by which XLA computes it fastest.
 
     On a CPU, x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
-    `benchmarks/convolution.md`. What is compiled by them cannot be kept in the compilation cache:
-    not worth it for a program that starts often, or compiles longer than it computes, such as an
-    evaluation.
+    `benchmarks/convolution.md`. What calls them cannot be kept in the compilation cache.
 
     On a GPU: one CUDA graph of all kernels, where XLA by itself leaves out convolutions and loops,
-    and kernels that do not need one another side by side in it, see `benchmarks/speed_gpu.md`.
+    and kernels that do not need one another side by side in it, see `benchmarks/speed_gpu.md`. It
+    must not come from the cache, nor may its choice of algorithms: what of cuDNN's has not run in
+    this process yet cannot be recorded, and the choosing is what runs it.
+
+    So they are not worth it for a program that starts often, or compiles longer than it computes,
+    such as an evaluation.
 
     `XLA_FLAGS` goes before where it names one of these. Elsewhere none.
     """

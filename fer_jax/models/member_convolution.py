@@ -13,7 +13,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
-FULL, MOST = 64, 256
+FULL, MOST = 64, 128
 """Input channels from which on a kernel fills a GPU's matrix units, and most of several kernels."""
 
 Images = Float[Array, "members batch height width channels"]

@@ -1,14 +1,15 @@
 """How batches get to the step: from the host one by one, or from images kept on the devices."""
 
+import contextlib
 import functools
 import itertools
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, override
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -258,15 +259,31 @@ def _compile(members: Members, function: Callable, *arguments: Any) -> Callable:
 
     Its first argument, the state, is consumed at each call.
     """
+    options = kernels()
     jitted = jax.jit(
         function,
         donate_argnums=0,
         out_shardings=members.state_sharding,
-        compiler_options=kernels(),
+        compiler_options=options,
     )
-    with warnings.catch_warnings():  # With these kernels no program can be kept.
-        warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+    with _without_cache() if options else contextlib.nullcontext():
         return jitted.lower(*arguments).compile()
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """Keeps what is compiled meanwhile out of the compilation cache, and takes nothing from it."""
+    enabled = jax.config.jax_enable_compilation_cache
+    _use_cache(False)
+    try:
+        yield
+    finally:
+        _use_cache(enabled)
+
+
+def _use_cache(enabled: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()  # Or JAX would go by what it was told at first.
 
 
 FEEDS: dict[str, Callable[..., Feed]] = {"host": HostFeed, "device": DeviceFeed}

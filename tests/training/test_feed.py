@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType
 
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
+from fer_jax.training import feed as feeds
 from fer_jax.training.feed import FEEDS
 from fer_jax.training.members import Members
 from fer_jax.training.prediction import abstract_network
@@ -175,3 +177,27 @@ def test_a_member_is_the_single_run_of_its_seed_and_rate(feed, build, records):
             jax.device_get(alone.params),
         )
     assert np.ptp(losses[:, 0]) > 1e-3
+
+
+def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(
+    build, records, tmp_path, monkeypatch
+):
+    """A GPU cannot record a graph of what another process compiled; other programs are kept."""
+    monkeypatch.setattr(feeds, "kernels", lambda: {"xla_cpu_enable_fast_min_max": False})
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+
+    def use_cache(settings):
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+
+    use_cache(dict(zip(names, (str(tmp_path), 0.0), strict=True)))
+    try:
+        trained(build, records, feed="device", steps=2, seeds=[3])
+        jax.jit(lambda x: x * len(str(tmp_path)))(jnp.ones(3))
+    finally:
+        use_cache(before)
+    kept = [path.name for path in tmp_path.iterdir()]
+    assert any("lambda" in name for name in kept)
+    assert not any("take_steps" in name for name in kept)
