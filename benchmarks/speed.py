@@ -221,7 +221,8 @@ def _row(network: str, row: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -
         cells.append(f"{statistics.median(ratios):.2f}")
     cells.append(f"{statistics.median(f['end_to_end'] / f['step'] for f in figures):.0%}")
     cells.append(f"{statistics.median(figure['first_step'] for figure in figures):.1f}")
-    cells.append(f"{statistics.median(figure['peak_mib'] for figure in figures):,.0f}")
+    peaks_mib = [figure["peak_mib"] for figure in figures]
+    cells.append(f"{statistics.median(peaks_mib):,.0f}" if all(peaks_mib) else "not known")
     flops = ours[0]["flops_per_image"] * statistics.median(figure["step"] for figure in figures)
     cells.append(f"{flops / 1e9:,.0f}")
     peaks = [turn["peak_flops"] for turn in ours]

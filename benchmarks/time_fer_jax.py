@@ -146,8 +146,9 @@ def main(job: dict) -> None:
     cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)  # The first step is to compile.
     config = runpy.run_path(job["config"])["get_config"]()
-    # As the peers, of which PyTorch has AMP on a GPU.
+    # As the peers, of which PyTorch has AMP on a GPU; they augment by shift and flip alone.
     config.optimizer = "adam"
+    config.rotation, config.crop, config.erasing = 0.0, 1.0, 0.0
     config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     size, seconds = job["batch_size"], job["seconds"]
     training = Training(config, images=IMAGES, batch_size=size)
