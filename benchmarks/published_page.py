@@ -79,6 +79,7 @@ SYSTEMS = {
         published="62.61 % training, 60.80 % validation, on both tests",
     ),
     "resnet": System("configs/resnet.py"),
+    "resnet_ensemble": System("configs/resnet_ensemble.py"),
     "resnet_cpu": System("configs/resnet_cpu.py"),
     "efficientnet": System("configs/efficientnet.py"),
     "densenet": System("configs/densenet.py"),
@@ -160,8 +161,9 @@ def make_page(results: Sequence[Result], pictures: Path | None) -> str:
             "# The published systems, reproduced",
             "",
             "Ours is one run of each, at the epoch that did best by what it was chosen by; ± is "
-            "one standard error over the images, and F1 is of public_test. Only a row that says so "
-            "was trained in full. What was published names the images it was measured on. "
+            "one standard error over the images, but of networks each by itself their standard "
+            "deviation, and F1 is of public_test. Only a row that says so was trained in full. "
+            "What was published names the images it was measured on. "
             f"{_circumstances(results)}",
             "",
             "    python -m benchmarks.published --workdir=DIR",
@@ -204,10 +206,11 @@ def _row(result: Result) -> dict[str, str]:
         config, devices = result.facts["config"], result.facts["devices"]
         speed = describe_speed(result.history, config)
         processes = f" in {devices['processes']} processes" if devices["processes"] > 1 else ""
+        seeds = range(config["seed"], config["seed"] + config.get("ensemble", 1))
         row |= {
             "images/s": speed["images/s (median)"],
             "training time": speed["training time"],
-            "seed": str(config["seed"]),
+            "seed": " to ".join(map(str, sorted({seeds[0], seeds[-1]}))),
             "chosen by": f"{config['best_by']} on {config['validation_split']}",
             "hardware": f"{devices['count']} x {devices['kind']}{processes}",
         }
@@ -226,7 +229,10 @@ def _row(result: Result) -> dict[str, str]:
 def _accuracy(report: Mapping[str, Any]) -> str:
     accuracy, n = report["accuracy"], report["n"]
     error = math.sqrt(accuracy * (1 - accuracy) / n)
-    return f"{100 * accuracy:.2f} ± {100 * error:.2f} % (n = {n:,})"
+    text = f"{100 * accuracy:.2f} ± {100 * error:.2f} % (n = {n:,})"
+    if members := report.get("members"):
+        text += f"; each by itself {100 * members['mean']:.2f} ± {100 * members['sd']:.2f} %"
+    return text
 
 
 def _trained(result: Result) -> str:
@@ -236,7 +242,9 @@ def _trained(result: Result) -> str:
         return f"**not trained**{', no epoch is done yet' if result.facts else ''}{reason}"
     planned, own_plan = result.config["epochs"], result.facts["config"]["epochs"]
     done = f"{len(result.history)} of {planned} epochs"
-    altered = {key: value for key, value in result.changes.items() if key not in ("epochs", "seed")}
+    # Batches from the device are drawn alike from those of the host, as by another seed.
+    indifferent = ("epochs", "seed", "input")
+    altered = {key: value for key, value in result.changes.items() if key not in indifferent}
     if altered:
         how = "altered"
         done += f", with {_plain(', '.join(f'{key}={value}' for key, value in altered.items()))}"

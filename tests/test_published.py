@@ -176,6 +176,16 @@ def test_a_split_stands_in_one_column_though_it_chose_the_epoch(tmp_path):
     assert row["chosen by"] == "val_accuracy on public_test"
 
 
+def test_an_ensembles_row_has_its_members_and_their_seeds(tmp_path):
+    report = make_evaluated(tmp_path / "run", ensemble=3)
+    report["members"] = {"mean": 0.5, "sd": 0.0123}
+    path = tmp_path / "run" / "eval" / "public_test" / "report.json"
+    path.write_text(json.dumps(report))
+    row, _ = tabulate("resnet_ensemble", tmp_path / "run", config={"epochs": 12})
+    assert row["seed"] == "0 to 2"
+    assert row["public_test"] == f"{accuracy(report)}; each by itself 50.00 ± 1.23 %"
+
+
 @pytest.mark.parametrize(
     ("planned", "told", "ended", "trained"),
     [
@@ -199,6 +209,8 @@ def test_a_row_says_how_much_was_trained(planned, told, ended, trained, tmp_path
     assert row["training time"] == "0:12:00"
     assert row["public_test"] == row["macro F1"] == "-"
 
+    row, _ = tabulate("small_cnn", run, config=config | {"input": "device"})
+    assert row["trained"] == trained
     row, _ = tabulate("small_cnn", run, config=config | {"shift": 0.0})
     assert row["trained"].startswith(f"**altered**: 12 of {planned} epochs, with shift=0.1")
 
