@@ -124,8 +124,8 @@ class Result:
         from fer_jax.training.run_config import IMMATERIAL, flatten
 
         told = flatten(self.facts["config"])
-        # These two change how a run is looked at, not what it comes to.
-        indifferent = (*IMMATERIAL, "eval_batch_size", "checkpoint_every_steps")
+        # These do not change what a run comes to, but for batches from elsewhere, drawn alike.
+        indifferent = (*IMMATERIAL, "input", "eval_batch_size", "checkpoint_every_steps")
         return {
             key: value
             for key, value in told.items()
@@ -242,9 +242,7 @@ def _trained(result: Result) -> str:
         return f"**not trained**{', no epoch is done yet' if result.facts else ''}{reason}"
     planned, own_plan = result.config["epochs"], result.facts["config"]["epochs"]
     done = f"{len(result.history)} of {planned} epochs"
-    # Batches from the device are drawn alike from those of the host, as by another seed.
-    indifferent = ("epochs", "seed", "input")
-    altered = {key: value for key, value in result.changes.items() if key not in indifferent}
+    altered = {key: value for key, value in result.changes.items() if key not in ("epochs", "seed")}
     if altered:
         how = "altered"
         done += f", with {_plain(', '.join(f'{key}={value}' for key, value in altered.items()))}"

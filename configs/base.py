@@ -18,8 +18,9 @@ def get_config() -> ConfigDict:
     # Decode a split's images at the start if they take no more GiB; otherwise each at its use.
     config.memory_gib = 4.0
     # host: Grain reads and augments batches. device: all images are kept on the devices and
-    # augmented there, many steps at a time; needs room for them, and few CPU cores.
-    config.input = "host"
+    # augmented there, many steps at a time; needs room for them, and few CPU cores. auto: device on
+    # a GPU or TPU, host on a CPU.
+    config.input = "auto"
     config.batch_size = 64  # Of all devices and processes together.
     config.eval_batch_size = 512
     # Of an image in evaluation, whose probabilities are averaged: one (itself), flip (and its

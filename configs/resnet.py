@@ -25,7 +25,6 @@ def get_config() -> ConfigDict:
         {"name": "resnet", "depth": 18, "stem": "small", "width": 64, "channels": 1}
     )
     config.dtype = "bfloat16"
-    config.input = "device"
     config.batch_size = 128
     config.rotation = 10.0
     config.crop = 0.8

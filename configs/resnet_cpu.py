@@ -19,7 +19,6 @@ from configs import resnet
 def get_config() -> ConfigDict:
     config = resnet.get_config().unlock()
     config.model.width = 32
-    config.input = "host"
     config.batch_size = 64
     config.optimizer = "adamw"
     config.learning_rate = 2e-3

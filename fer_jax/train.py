@@ -25,7 +25,7 @@ from fer_jax.reporting.metrics import score
 from fer_jax.run import Run, finish_ensemble, mean_epoch, open_runs
 from fer_jax.training.checkpoints import SCORES
 from fer_jax.training.cpu import device_kind
-from fer_jax.training.feed import FEEDS, Feed
+from fer_jax.training.feed import FEEDS, Feed, choose_input
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.members import Members, member_configs
 from fer_jax.training.mesh import create_mesh, supported_dtype
@@ -67,6 +67,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     data = open_data_set(data_dir, config.classes)
     training = data.load(config.train_split, memory_gib=config.memory_gib)
     validation = data.load(config.validation_split, memory_gib=config.memory_gib)
+    config = config.copy_and_resolve_references()
+    config.input = choose_input(config.input, training)
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
 
     # 2. Network and optimiser, on the devices; as a rule of one member.
@@ -268,8 +270,6 @@ def _check(config: ConfigDict) -> None:
             raise UserError(f"{key} is {config[key]}; give 1 or more")
     if config.best_by not in SCORES:
         raise UserError(f"best_by is {config.best_by!r}; choose one of {', '.join(SCORES)}")
-    if config.input not in FEEDS:
-        raise UserError(f"input is {config.input!r}; choose one of {', '.join(FEEDS)}")
     choose_views(config.views)
     for key in ("shift", "zoom", "label_smoothing", "ema_decay"):
         if not 0 <= config[key] < 1:

@@ -16,6 +16,7 @@ from data_prep.contract import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.train import train
 from fer_jax.training.feed import FEEDS
+from fer_jax.training.run_config import read_run
 
 
 @pytest.fixture
@@ -85,6 +86,7 @@ def test_learns(config, tmp_path):
     config.learning_rate = 3e-3
     history = train(config, tmp_path)["history"]
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
+    assert read_run(tmp_path)["config"]["input"] == "host"  # Of "auto", on a CPU.
 
 
 @pytest.mark.usefixtures("no_pictures")

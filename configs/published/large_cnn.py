@@ -7,7 +7,7 @@ is silent on the learning rate, here Keras's default, and on how long early stop
 twice as long as a plateau's cut of the rate.
 
 Here 54.76 % of validation_20 and 54.33 % of PublicTest (one run), in 22 seconds of steps on an
-NVIDIA H200, beside other runs, with --config.input=device.
+NVIDIA H200, beside other runs.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ The write-up reports 64 % test accuracy, macro F1 61 % and weighted F1 63 %, fro
 dropout, here 0.25.
 
 Here 66.82 % of validation_20 and 66.26 % of PublicTest (one run), in 48 seconds of steps on an
-NVIDIA H200, beside other runs, with --config.input=device.
+NVIDIA H200, beside other runs.
 """
 
 from ml_collections import ConfigDict

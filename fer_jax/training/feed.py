@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
-from data_prep.contract import IMAGE_SIZE
+from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.pipeline import training_batches
 from fer_jax.data.records import Records
@@ -287,4 +287,19 @@ def _use_cache(enabled: bool) -> None:
 
 
 FEEDS: dict[str, Callable[..., Feed]] = {"host": HostFeed, "device": DeviceFeed}
-"""What `config.input` may say."""
+
+
+def choose_input(name: str, records: Records) -> str:
+    """Returns which of `FEEDS` a `config.input` means.
+
+    "auto" means "device" on a GPU or TPU, which takes steps faster than a host augments, if all
+    images are in memory anyway; otherwise "host".
+
+    Raises:
+      UserError: there is no such input.
+    """
+    if name != "auto":
+        if name not in FEEDS:
+            raise UserError(f"input is {name!r}; choose one of auto, {', '.join(FEEDS)}")
+        return name
+    return "device" if records.in_memory and jax.default_backend() != "cpu" else "host"

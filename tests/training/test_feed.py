@@ -1,5 +1,7 @@
 """Both feeds: the batches they train on, their resumption, and members beside single runs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from jax.sharding import AxisType
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
 from fer_jax.training import feed as feeds
-from fer_jax.training.feed import FEEDS
+from fer_jax.training.feed import FEEDS, choose_input
 from fer_jax.training.members import Members
 from fer_jax.training.prediction import abstract_network
 from fer_jax.training.step import create_state, make_train_step
@@ -177,6 +179,14 @@ def test_a_member_is_the_single_run_of_its_seed_and_rate(feed, build, records):
             jax.device_get(alone.params),
         )
     assert np.ptp(losses[:, 0]) > 1e-3
+
+
+def test_an_accelerator_keeps_what_fits_into_memory(records, monkeypatch):
+    assert choose_input("auto", records) == "host"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert choose_input("auto", records) == "device"
+    streamed = dataclasses.replace(records, in_memory=False)
+    assert choose_input("auto", streamed) == choose_input("host", records) == "host"
 
 
 def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(
