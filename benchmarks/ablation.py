@@ -12,6 +12,7 @@ each run is evaluated, and that of the config as it stands through other views t
 
 import datetime
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -165,7 +166,7 @@ def _page(rows: Sequence[Row], runs: Sequence[str]) -> str:
             f"each, seed {_CONFIG.value.seed}, ± one standard error over the images; seconds of "
             f"training. {'; '.join(_facts(runs))}; {datetime.date.today()}.",
             "",
-            f"    python -m benchmarks.ablation {shlex.join(sys.argv[1:])}",
+            f"    python -m benchmarks.ablation {_flags()}",
             "",
             f"| {' | '.join(columns)} |",
             f"|---|---|{'---:|' * (len(splits) + 1)}",
@@ -173,6 +174,11 @@ def _page(rows: Sequence[Row], runs: Sequence[str]) -> str:
             "",
         ]
     )
+
+
+def _flags() -> str:
+    """Returns the flags of this run, without the folder of this machine."""
+    return re.sub(r"--workdir[= ]\S+", "--workdir=DIR", shlex.join(sys.argv[1:]))
 
 
 def _seconds(seconds: float | None) -> str:

@@ -43,7 +43,10 @@ def test_leaves_out_one_option_and_changes_nothing_else(ablation):
 
 
 def test_the_table_has_what_an_evaluation_has(ablation, tiny_data_dir):
-    lines = (ablation / "table.md").read_text().splitlines()
+    text = (ablation / "table.md").read_text()
+    assert "benchmarks.ablation --workdir=DIR " in text
+    assert f"--workdir={ablation}" not in text
+    lines = text.splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
     assert rows[0][2:4] == ["validation_20 (n = 42), %", "public_test (n = 35), %"]
     assert [row[:2] for row in rows[2:]] == [
