@@ -261,18 +261,19 @@ def test_evaluation_shapes_never_compile_again(config, tmp_path):
         assert compiled.count(function) == 1, compiled
 
 
-def test_two_processes_train_as_one(config, tmp_path):
+@pytest.mark.parametrize("feed", FEEDS)
+def test_two_processes_train_as_one(config, tmp_path, feed):
     """The same losses on two processes of two devices each, which write one workdir."""
     config.epochs = 2
     config.data_dir, data_dir = "", config.data_dir
-    alone = train(_with(config, data_dir=data_dir), tmp_path / "alone")
+    alone = train(_with(config, data_dir=data_dir, input=feed), tmp_path / "alone")
     layers = repr(tuple(config.model.layers))
     port = 20_000 + os.getpid() % 20_000
     command = [
         *(sys.executable, "-m", "fer_jax.main", "--config=configs/base.py"),
         *(f"--config.data_dir={data_dir}", f"--workdir={tmp_path / 'shared'}"),
         *("--config.batch_size=16", "--config.eval_batch_size=32", "--config.epochs=2"),
-        *(f"--config.model.layers={layers}", "--num_processes=2"),
+        *(f"--config.model.layers={layers}", f"--config.input={feed}", "--num_processes=2"),
         f"--coordinator_address=localhost:{port}",
     ]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
