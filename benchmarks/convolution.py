@@ -5,9 +5,10 @@ Example:
   python -m benchmarks.convolution --configs=configs/efficientnet.py,configs/convnext.py
 
 The first choice is XLA's own, the second takes oneDNN's kernels, the third our forms of gradients
-besides: what we train with, see `fer_jax.models.convolution`.
-In float32, and the last in bfloat16 where the processor is made for it; Adam, one and the same
-batch; each takes one step and gives way to the next.
+besides, and the fourth Winograd's convolution where it has fewer multiplications: what we train
+with, see `fer_jax.models.convolution`. In float32, and the last in bfloat16 where the processor is
+made for it; Adam, one and the same batch; each takes two steps, of which the second is timed, for
+its memory is warm, and gives way to the next.
 """
 
 import datetime
@@ -18,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags
@@ -25,22 +27,30 @@ from absl import flags
 from benchmarks.time_fer_jax import Training, hardware
 from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
-from fer_jax.models import convolution
+from fer_jax.models import convolution, winograd
 from fer_jax.models.convolution import kernels
+from fer_jax.models.winograd import is_faster
 from fer_jax.training.mesh import supported_dtype
 
 CONFIGS = (
     *("configs/published/small_cnn.py", "configs/published/medium_cnn.py"),
     *("configs/published/large_cnn.py", "configs/published/three_emotions.py", "configs/resnet.py"),
 )
-CHOICES: dict[str, tuple[Callable, Callable, str]] = {
-    "XLA's own": (dict, dict, "float32"),
-    "oneDNN": (kernels, dict, "float32"),
-    "oneDNN, our gradients": (kernels, kernels, "float32"),
-    "oneDNN, our gradients, bfloat16": (kernels, kernels, "bfloat16"),
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+CHOICES: dict[str, tuple[Callable, Callable, Callable, str]] = {
+    "XLA's own": (dict, dict, _never, "float32"),
+    "oneDNN": (kernels, dict, _never, "float32"),
+    "oneDNN, our gradients": (kernels, kernels, _never, "float32"),
+    "oneDNN, our gradients, Winograd": (kernels, kernels, is_faster, "float32"),
+    "oneDNN, our gradients, bfloat16": (kernels, kernels, is_faster, "bfloat16"),
 }
-"""From a choice to two functions and the type to compute in. The functions return options of the
-compiler: those it is given, and those the gradients are made for."""
+"""From a choice to the compiler's options; the options that gradients are made for; whether a
+convolution is Winograd's; and the type to compute in."""
 
 _CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Files of the networks to time.")
 _STEPS = flags.DEFINE_integer("steps", 20, "How many steps each choice takes.")
@@ -90,7 +100,7 @@ def _time(config_file: str) -> dict[str, list[float]]:
     config = runpy.run_path(config_file)["get_config"]()
     config.optimizer = "adam"
     trained = {}
-    for choice, (options, convolution.kernels, config.dtype) in CHOICES.items():
+    for choice, (options, convolution.kernels, winograd.is_faster, config.dtype) in CHOICES.items():
         if config.dtype != supported_dtype(config.dtype, training=True):
             continue
         training = Training(config, images=1_000, batch_size=_BATCH_SIZE.value)
@@ -99,6 +109,7 @@ def _time(config_file: str) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {choice: [] for choice in trained}
     for _ in range(_STEPS.value):
         for choice, (training, advance) in trained.items():
+            training.advance(advance)
             started = time.perf_counter()
             training.advance(advance)
             times[choice].append(time.perf_counter() - started)

@@ -125,7 +125,8 @@ def test_convolutions_are_timed_by_each_choice(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     rows = [line.split("|") for line in page.read_text().splitlines() if "| small_cnn" in line]
-    assert [row[2].strip() for row in rows] == ["XLA's own", "oneDNN", "oneDNN, our gradients"]
+    choices = ["XLA's own", "oneDNN", "oneDNN, our gradients", "oneDNN, our gradients, Winograd"]
+    assert [row[2].strip() for row in rows] == choices
     assert float(rows[0][4]) == 1
     assert all(float(row[4]) > 0 for row in rows)
 

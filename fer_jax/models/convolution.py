@@ -12,7 +12,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from fer_jax.models import member_convolution
+from fer_jax.models import member_convolution, winograd
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -66,15 +66,16 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **how: Any,
 ) -> Float[Array, "batch height/stride width/stride features"]:
-    """Computes `lax.conv_general_dilated`; its gradients so as `kernels` are fast at them.
+    """Computes `lax.conv_general_dilated`, and its gradients, so as a CPU is fast at them.
 
-    XLA takes a weight gradient as a convolution of the input by the output's gradient. That has as
-    many outputs in a row as the kernel has columns: too few to fill oneDNN's registers. With the
-    input's channels side by side along the width it has columns times channels of them, and is as
-    fast as the convolution itself. Where each channel is convolved by itself, XLA computes it, and
-    the input's gradient behind strides, without oneDNN: `_depthwise_backward` has a form of each
-    that oneDNN knows. `benchmarks/convolution.md` has the figures. Elsewhere than on a CPU only
-    what `jax.vmap` makes of it is our own.
+    Where it takes fewer multiplications it is Winograd's, see `winograd.convolve`. Otherwise its
+    gradients are what `kernels` are fast at. XLA takes a weight gradient as a convolution of the
+    input by the output's gradient. That has as many outputs in a row as the kernel has columns: too
+    few to fill oneDNN's registers. With the input's channels side by side along the width it has
+    columns times channels of them, and is as fast as the convolution itself. Where each channel is
+    convolved by itself, XLA computes it, and the input's gradient behind strides, without oneDNN:
+    `_depthwise_backward` has a form of each that oneDNN knows. `benchmarks/convolution.md` has the
+    figures. Elsewhere than on a CPU only what `jax.vmap` makes of it is our own.
     """
     if jax.default_backend() != "cpu":
         return member_convolution.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
@@ -84,7 +85,10 @@ def conv_general_dilated(
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    strides, pads = tuple(window_strides), tuple(map(tuple, padding))
+    strides = tuple(window_strides)
+    pads = tuple((before, after) for before, after in padding)
+    if dense and winograd.is_faster(lhs, rhs, strides, pads):
+        return winograd.convolve(lhs, rhs, pads)
     if dense:
         return _convolve(lhs, rhs, strides, pads)
     # Of bfloat16 oneDNN has no fast one.
