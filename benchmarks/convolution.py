@@ -53,7 +53,7 @@ CHOICES: dict[str, tuple[Callable, Callable, Callable, str]] = {
 convolution is Winograd's; and the type to compute in."""
 
 _CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Files of the networks to time.")
-_STEPS = flags.DEFINE_integer("steps", 20, "How many steps each choice takes.")
+_STEPS = flags.DEFINE_integer("steps", 20, "How many steps of each choice are timed.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
 _OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the table to.")
 

@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+from benchmarks.time_fer_jax import Training
+from configs.published import large_cnn
+
 
 def run(*arguments, **options):
     return subprocess.run(
@@ -114,6 +117,18 @@ def test_a_peer_that_fails_ends_in_one_line_and_status_2(interpreter):
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
         assert message in result.stderr
+
+
+def test_flops_are_those_of_convolutions_by_their_definition(monkeypatch):
+    """Three of each multiplication and addition: forward, and for the two gradients."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # Or there are none but these here.
+    config = large_cnn.get_config()
+    flops = Training(config, images=64, batch_size=64).flops_per_image / 6
+    sizes = [(48, 1, 32), (48, 32, 64), (24, 64, 128), (22, 128, 256), (11, 256, 512)]
+    convolutions = sum(9 * size**2 * a * b for size, a, b in [*sizes, (11, 512, 512)])
+    dense = 5 * 5 * 512 * 1024 + 1024 * 7
+    # Less at the edges, where a kernel reaches beyond, and more for whatever else there is.
+    assert flops == pytest.approx(convolutions + dense, rel=0.1)
 
 
 def test_convolutions_are_timed_by_each_choice(tmp_path):

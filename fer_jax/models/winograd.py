@@ -61,8 +61,12 @@ def convolve(x: Images, kernel: Kernel, pads: Pads) -> Float[Array, "batch rows 
 
 
 def _devices(x: Images) -> int:
-    """Returns how many devices the images are split over."""
-    return jax.device_count() if len(x) % jax.device_count() == 0 else 1
+    """Returns how many devices the images are split over.
+
+    A power of two, as in the mesh for batches that divide over it together with those of 512 for
+    evaluation. Were it another, the devices would exchange images, which is slow.
+    """
+    return math.gcd(len(x), 1 << (jax.device_count().bit_length() - 1))
 
 
 def _output_size(x: Images, pads: Pads) -> list[int]:

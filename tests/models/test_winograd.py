@@ -83,9 +83,11 @@ def test_an_ensemble_of_kernels_equals_its_members():
         assert_close(member, pull_back(plain, SAME, x, kernel))
 
 
-def test_devices_keep_their_images_and_add_up_gradients_of_the_kernels_size():
-    x, kernel = draw(4 * jax.device_count(), 24, 24)
-    mesh = Mesh(np.array(jax.devices()), "data")
+@pytest.mark.parametrize(("devices", "images"), [(8, 32), (2, 10)])
+def test_devices_keep_their_images_and_add_up_gradients_of_the_kernels_size(devices, images):
+    """All devices, and as many of them as a mesh has for these images."""
+    x, kernel = draw(images, 24, 24)
+    mesh = Mesh(np.array(jax.devices()[:devices]), "data")
     split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["data"], []))
     step = jax.jit(
         functools.partial(pull_back, winograd.convolve, SAME),
