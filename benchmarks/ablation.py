@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
+from fer_jax.errors import UserError, write_atomically
 
 OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "crop": ({"crop": 1.0}, {"crop": 0.8}),
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> None:
     cli.set_up_jax()
     rows = [_row(name, name, change) for name, change in changes.items()]
     if "views" in _ONLY.value:
-        from fer_jax.training.views import VIEWS
+        from fer_jax.inference.views import VIEWS
 
         others = [views for views in VIEWS if views != _CONFIG.value.views]
         rows += [_row("views", "baseline", {"views": views}) for views in others]
@@ -136,9 +136,9 @@ def _describe(change: Mapping[str, Any]) -> str:
 
 def _row(name: str, run: str, change: Mapping[str, Any]) -> Row:
     from fer_jax.data.records import find_data_dir, open_data_set
+    from fer_jax.inference.trained import load_trained
     from fer_jax.reporting.history import read_history
     from fer_jax.reporting.metrics import score
-    from fer_jax.training.trained import load_trained
 
     model = load_trained(_workdir(run), views=change.get("views"))
     data = open_data_set(find_data_dir(model.config.data_dir), model.classes)
@@ -187,7 +187,7 @@ def _seconds(seconds: float | None) -> str:
 
 def _facts(runs: Sequence[str]) -> list[str]:
     """Returns what the runs were made on and with, each once."""
-    from fer_jax.training.run_config import read_run
+    from fer_jax.workdir import read_run
 
     facts = []
     for run in map(read_run, map(_workdir, runs)):

@@ -6,7 +6,7 @@ Example:
 
 The first choice is XLA's own, the second takes oneDNN's kernels, the third our forms of gradients
 besides, and the fourth Winograd's convolution where it has fewer multiplications: what we train
-with, see `fer_jax.models.convolution`. In float32, and the last in bfloat16 where the processor is
+with, see `fer_jax.kernels.convolution`. In float32, and the last in bfloat16 where the processor is
 made for it; Adam, one and the same batch; each takes two steps, of which the second is timed, for
 its memory is warm, and gives way to the next.
 """
@@ -25,12 +25,11 @@ import jax
 from absl import flags
 
 from benchmarks.time_fer_jax import Training, hardware
-from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
-from fer_jax.models import convolution, winograd
-from fer_jax.models.convolution import kernels
-from fer_jax.models.winograd import is_faster
-from fer_jax.training.mesh import supported_dtype
+from fer_jax.devices import compiler_options, supported_dtype
+from fer_jax.errors import UserError, write_atomically
+from fer_jax.kernels import convolution, winograd
+from fer_jax.kernels.winograd import is_faster
 
 CONFIGS = (
     *("configs/published/small_cnn.py", "configs/published/medium_cnn.py"),
@@ -44,10 +43,10 @@ def _never(*_: Any) -> bool:
 
 CHOICES: dict[str, tuple[Callable, Callable, Callable, str]] = {
     "XLA's own": (dict, dict, _never, "float32"),
-    "oneDNN": (kernels, dict, _never, "float32"),
-    "oneDNN, our gradients": (kernels, kernels, _never, "float32"),
-    "oneDNN, our gradients, Winograd": (kernels, kernels, is_faster, "float32"),
-    "oneDNN, our gradients, bfloat16": (kernels, kernels, is_faster, "bfloat16"),
+    "oneDNN": (compiler_options, dict, _never, "float32"),
+    "oneDNN, our gradients": (compiler_options, compiler_options, _never, "float32"),
+    "oneDNN, our gradients, Winograd": (compiler_options, compiler_options, is_faster, "float32"),
+    "oneDNN, our gradients, bfloat16": (compiler_options, compiler_options, is_faster, "bfloat16"),
 }
 """From a choice to the compiler's options; the options that gradients are made for; whether a
 convolution is Winograd's; and the type to compute in."""
@@ -100,7 +99,8 @@ def _time(config_file: str) -> dict[str, list[float]]:
     config = runpy.run_path(config_file)["get_config"]()
     config.optimizer = "adam"
     trained = {}
-    for choice, (options, convolution.kernels, winograd.is_faster, config.dtype) in CHOICES.items():
+    for choice, patches in CHOICES.items():
+        options, convolution.compiler_options, winograd.is_faster, config.dtype = patches
         if config.dtype != supported_dtype(config.dtype, training=True):
             continue
         training = Training(config, images=1_000, batch_size=_BATCH_SIZE.value)

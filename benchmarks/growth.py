@@ -23,8 +23,9 @@ from absl import flags
 from benchmarks.resident import watch
 from benchmarks.time_fer_jax import Training, hardware
 from configs.published import small_cnn
-from data_prep.contract import PUBLISHED_COUNTS, write_atomically
 from fer_jax import cli
+from fer_jax.data.contract import PUBLISHED_COUNTS
+from fer_jax.errors import write_atomically
 from fer_jax.training.feed import FEEDS
 
 _OUTPUT = flags.DEFINE_string("output", None, "Markdown file; the figure gets the ending .png.")

@@ -19,8 +19,8 @@ from typing import Any
 
 from absl import flags
 
-from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
+from fer_jax.errors import UserError, write_atomically
 
 CONFIGS = (
     *("configs/published/small_cnn.py", "configs/published/medium_cnn.py"),

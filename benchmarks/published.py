@@ -27,8 +27,8 @@ from typing import IO
 from absl import flags
 
 from benchmarks.published_page import SPLIT, SYSTEMS, Result, make_page
-from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
+from fer_jax.errors import UserError, write_atomically
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Has, or gets, a run of each.", required=True)
 _ONLY = flags.DEFINE_list("only", list(SYSTEMS), "Which to train and tabulate.")
@@ -72,7 +72,7 @@ def _reproduce(name: str, overrides: Sequence[str]) -> Result:
 
 
 def _build(result: Result) -> None:
-    from fer_jax.training.run_config import flatten
+    from fer_jax.workdir import flatten
 
     file = result.system.config
     if not Path(file).exists():
@@ -85,7 +85,7 @@ def _build(result: Result) -> None:
 
 
 def _train(result: Result, overrides: Sequence[str]) -> None:
-    from fer_jax.training.run_config import read_run
+    from fer_jax.workdir import read_run
 
     if not _TRAIN.value or (result.workdir / "report.html").exists():
         return

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from data_prep.contract import CLASS_NAMES, write_atomically
+from fer_jax.data.contract import CLASS_NAMES
+from fer_jax.errors import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,7 +122,7 @@ class Result:
     @property
     def changes(self) -> dict[str, Any]:
         """What the run was told and the config file says otherwise."""
-        from fer_jax.training.run_config import IMMATERIAL, flatten
+        from fer_jax.workdir import IMMATERIAL, flatten
 
         told = flatten(self.facts["config"])
         # These do not change what a run comes to, but for batches from elsewhere, drawn alike.
@@ -139,7 +140,7 @@ class Result:
           UserError: a file of it is not whole.
         """
         from fer_jax.reporting.history import read_history
-        from fer_jax.training.run_config import read_run
+        from fer_jax.workdir import read_run
 
         if (self.workdir / "config.json").exists():
             self.facts = read_run(self.workdir)

@@ -31,8 +31,8 @@ from typing import Any
 
 from absl import flags
 
-from data_prep.contract import UserError, write_atomically
 from fer_jax import cli
+from fer_jax.errors import UserError, write_atomically
 
 NETWORKS = {
     "small_cnn": "configs/published/small_cnn.py",

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from absl import flags
 
-from data_prep.contract import UserError
 from fer_jax import cli
+from fer_jax.errors import UserError
 
 _CONFIG = flags.DEFINE_string("run_config", "configs/published/small_cnn.py", "Of the run.")
 _STARTS = flags.DEFINE_integer("starts", 5, "How often it is started each way.")

@@ -23,21 +23,23 @@ from ml_collections import ConfigDict
 from fer_jax import cli
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
-from fer_jax.models import convolution, create_model
-from fer_jax.models.convolution import kernels
-from fer_jax.training import feed
-from fer_jax.training.cpu import device_kind
-from fer_jax.training.feed import FEEDS, Losses, steps_per_call
-from fer_jax.training.members import Members
-from fer_jax.training.mesh import (
+from fer_jax.devices import (
+    compiler_options,
     create_mesh,
+    device_kind,
     replicated,
     split_over_devices,
     supported_dtype,
     to_devices,
 )
+from fer_jax.inference.probabilities import make_predict
+from fer_jax.kernels import convolution
+from fer_jax.models import create_model
+from fer_jax.models.functional import abstract_network
+from fer_jax.training import feed
+from fer_jax.training.ensemble import Members
+from fer_jax.training.feed import FEEDS, Losses, steps_per_call
 from fer_jax.training.optimizer import create_optimizer, create_schedule
-from fer_jax.training.prediction import abstract_network, make_predict
 from fer_jax.training.step import FiniteLosses, TrainState, create_state, make_train_step
 
 IMAGES = 20_000
@@ -152,7 +154,7 @@ def main(job: dict) -> None:
     config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     size, seconds = job["batch_size"], job["seconds"]
     training = Training(config, images=IMAGES, batch_size=size)
-    one_batch, _ = training.first_step(lambda: training.one_batch(kernels()))
+    one_batch, _ = training.first_step(lambda: training.one_batch(compiler_options()))
     trained = {name: (training, training.first_step(make)) for name, make in _ways(training)}
     if job["members"] > 1 and jax.default_backend() != "cpu":
         ensemble = Training(config, images=IMAGES, batch_size=size, members=job["members"])
@@ -177,7 +179,7 @@ def _ways(training: Training) -> Iterator[tuple[str, Callable[[], Advance]]]:
     yield "fer_jax", lambda: training.feed("host")
     yield 'fer_jax, input = "device"', lambda: training.feed("device")
     if jax.default_backend() == "gpu":
-        with mock.patch.object(feed, "kernels", dict):
+        with mock.patch.object(feed, "compiler_options", dict):
             yield 'fer_jax, input = "device", XLA\'s options', lambda: training.feed("device")
 
 
@@ -213,7 +215,7 @@ def _forward_flops(build: Callable[..., nnx.Module], batch_size: int) -> float:
     mesh = jax.make_mesh((1, 1), axes, types, devices=jax.devices("cpu")[:1])
     graph, params, statistics = abstract_network(build, mesh)
     batch = jax.ShapeDtypeStruct((batch_size, 48, 48, 1), np.uint8)
-    with mock.patch.object(convolution, "kernels", dict):
+    with mock.patch.object(convolution, "compiler_options", dict):
         return make_predict(graph, mesh).lower(params, statistics, batch).cost_analysis()["flops"]
 
 

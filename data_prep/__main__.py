@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 
 _USAGE = "python -m data_prep --source PATH --data_dir DIR [--resize] [--allow_bad]"
 _EPILOG = """\

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data_prep.checking import Record
-from data_prep.contract import (
+from fer_jax.data.contract import (
     CLASS_NAMES,
     DATASET_NAME,
     DATASET_VERSION,

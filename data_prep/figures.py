@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from data_prep.checking import Record
-from data_prep.contract import CLASS_NAMES, IMAGE_SIZE, write_atomically
 from data_prep.report import Counts
+from fer_jax.data.contract import CLASS_NAMES, IMAGE_SIZE
+from fer_jax.errors import write_atomically
 
 _COLUMNS = 12
 _GAP = 4  # White pixels between two images of the grid.

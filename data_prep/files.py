@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NoReturn
 
-from data_prep.contract import UserError
 from data_prep.images import refuse
+from fer_jax.errors import UserError
 
 MAX_ENTRIES = 200_000
 MAX_TOTAL_BYTES = 4 << 30

@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 from PIL import Image, ImageOps
 
-from data_prep.contract import IMAGE_SIZE
+from fer_jax.data.contract import IMAGE_SIZE
 
 MAX_PIXELS = 1 << 26
 """A picture of more pixels is refused before it is decoded: 67 megapixels are no face."""

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from data_prep.builder import is_finished, read_metadata, remove_leftovers, write_records
 from data_prep.checking import check, fingerprint
-from data_prep.contract import UserError, record_dir
 from data_prep.figures import draw_class_distribution, draw_samples
 from data_prep.report import count, print_counts, write_quarantine
 from data_prep.sources import open_source
+from fer_jax.data.contract import record_dir
+from fer_jax.errors import UserError
 
 MAX_QUARANTINED = 0.01
 """The share of files or rows that may be bad before a release as a whole is doubted."""

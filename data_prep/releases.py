@@ -11,9 +11,10 @@ from functools import partial
 
 from PIL import Image
 
-from data_prep.contract import CLASS_NAMES, UserError
 from data_prep.files import Entry
 from data_prep.images import RejectedError, decode, from_pixels, refuse
+from fer_jax.data.contract import CLASS_NAMES
+from fer_jax.errors import UserError
 
 MAX_FILE_BYTES = 64 << 20
 """A larger image file is refused unread."""

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data_prep.checking import Quarantined, Record
-from data_prep.contract import CLASS_NAMES, PUBLISHED_COUNTS, write_atomically
+from fer_jax.data.contract import CLASS_NAMES, PUBLISHED_COUNTS
+from fer_jax.errors import write_atomically
 
 Counts = dict[str, np.ndarray]
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
-from data_prep.contract import CLASS_NAMES, IMAGE_SIZE
+from fer_jax.data.contract import CLASS_NAMES, IMAGE_SIZE
 
 # Unequal as in FER-2013, but milder: its 1.5 % of disgust would be too few to learn from here.
 TEST_COUNTS = (100, 50, 100, 160, 112, 84, 94)

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.contract import UserError
 from data_prep.files import file_entry, list_folder, list_zip
 from data_prep.releases import LAYOUT, Candidate, read_csv, read_tree
 from data_prep.sample import write_sample
+from fer_jax.errors import UserError
 
 KAGGLE_DATASET = "msambare/fer2013"
 

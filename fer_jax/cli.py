@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -50,7 +50,7 @@ def set_up_jax() -> None:
     # Not at the top: a wrong flag is told without waiting seconds for JAX to be imported.
     import jax
 
-    from fer_jax.training.cpu import use_cores
+    from fer_jax.devices import use_cores
 
     use_cores()
     cache = {

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from data_prep.contract import UserError
 from fer_jax import cli
+from fer_jax.errors import UserError
 
 _SPLIT = flags.DEFINE_string("split", None, "Which images; default: those that all validated on.")
 _OUTPUT = flags.DEFINE_string("output", "compare.html", "Page to write.")

@@ -16,8 +16,8 @@ from typing import Any
 
 from absl import flags
 
-from data_prep.contract import UserError
 from fer_jax import cli
+from fer_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.", required=True)
 _SPLIT = flags.DEFINE_string("split", None, "Which images, for example test.", required=True)
@@ -57,10 +57,10 @@ def evaluate(
     """
     # Imported here, so that a wrong flag is told at once.
     from fer_jax.data.records import find_data_dir, open_data_set
+    from fer_jax.inference.trained import load_trained
     from fer_jax.reporting.evaluation import write_evaluation
     from fer_jax.reporting.predictions import Predictions
-    from fer_jax.training.run_config import member_workdirs
-    from fer_jax.training.trained import load_trained
+    from fer_jax.workdir import member_workdirs
 
     workdir = Path(workdir)
     model = load_trained(workdir, checkpoint, views)

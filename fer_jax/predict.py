@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from data_prep.contract import UserError
 from fer_jax import cli
+from fer_jax.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

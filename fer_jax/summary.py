@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from absl import flags
 from ml_collections import config_flags
 
-from data_prep.contract import CLASS_NAMES, IMAGE_SIZE
 from fer_jax import cli
+from fer_jax.data.contract import CLASS_NAMES, IMAGE_SIZE
 
 if TYPE_CHECKING:
     from flax import nnx
@@ -28,7 +28,7 @@ def count_parameters(module: "nnx.Module") -> dict[str, int]:
     """Returns how many numbers are trainable, not (statistics, frozen), and both together."""
     import jax
 
-    from fer_jax.training.prediction import split
+    from fer_jax.models.functional import split
 
     _, *states = split(module)
     trainable, fixed = (sum(leaf.size for leaf in jax.tree.leaves(state)) for state in states)

@@ -14,23 +14,24 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from data_prep.contract import UserError
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.prepare import prepare_if_missing
 from fer_jax.data.records import find_data_dir, open_data_set
+from fer_jax.devices import create_mesh, device_kind, supported_dtype
+from fer_jax.errors import UserError
+from fer_jax.inference.probabilities import make_predict, predict_records
+from fer_jax.inference.views import choose_views
 from fer_jax.models import create_model
+from fer_jax.models.functional import abstract_network
 from fer_jax.models.pretrained import load_pretrained
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
-from fer_jax.run import Run, finish_ensemble, mean_epoch, open_runs
 from fer_jax.training.checkpoints import SCORES
-from fer_jax.training.cpu import device_kind
+from fer_jax.training.ensemble import Members, member_configs
 from fer_jax.training.feed import FEEDS, Feed, choose_input
 from fer_jax.training.interruption import Interruption
-from fer_jax.training.members import Members, member_configs
-from fer_jax.training.mesh import create_mesh, supported_dtype
 from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
-from fer_jax.training.prediction import abstract_network, make_predict, predict_records
+from fer_jax.training.run import Run, finish_ensemble, mean_epoch, open_runs
 from fer_jax.training.step import (
     FiniteLosses,
     TrainState,
@@ -39,7 +40,6 @@ from fer_jax.training.step import (
     make_train_step,
 )
 from fer_jax.training.tracing import Trace
-from fer_jax.training.views import choose_views
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ _CACHE = Path(tempfile.gettempdir()) / "fer_jax_test_compilation_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Programs with oneDNN's kernels are not cached; test_cpu.py has those.
+# Programs with oneDNN's kernels are not cached; test_devices.py has those.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=false")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -23,8 +23,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.contract import CLASS_NAMES
 from data_prep.sample import render
+
+pytest_plugins = ["networks"]
+from fer_jax.data.contract import CLASS_NAMES
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +76,11 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a run its pictures and pages, which take most of the time of one so short."""
-    for name in ("run._write_figures", "run.write_report", "reporting.evaluation.write_report"):
+    for name in (
+        "training.run._write_figures",
+        "training.run.write_report",
+        "reporting.evaluation.write_report",
+    ):
         monkeypatch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
     for name in ("plot_confusion_matrix", "plot_samples"):
         monkeypatch.setattr(f"fer_jax.reporting.evaluation.{name}", lambda *_: None)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fer_jax.data.records import open_data_set
-from fer_jax.training.trained import load_trained
+from fer_jax.inference.trained import load_trained
 
 
 def ablate(*flags):

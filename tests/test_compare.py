@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import binomtest
 from small_runs import SEVEN, make_run, predict
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.reporting.comparison import compare_pairs, read_runs
 
 

@@ -18,14 +18,15 @@ import optax
 import pytest
 from flax import nnx
 
-from data_prep.contract import CLASS_NAMES, UserError
+from fer_jax.data.contract import CLASS_NAMES
+from fer_jax.devices import create_mesh
+from fer_jax.errors import UserError
 from fer_jax.models import create_model
+from fer_jax.models.functional import abstract_network
 from fer_jax.models.pretrained import NAMES
 from fer_jax.summary import count_parameters
 from fer_jax.train import train
-from fer_jax.training.members import Members
-from fer_jax.training.mesh import create_mesh
-from fer_jax.training.prediction import abstract_network
+from fer_jax.training.ensemble import Members
 from fer_jax.training.step import create_state, make_train_step
 
 # base.py is what cnn.py trains as it stands.

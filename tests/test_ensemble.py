@@ -7,8 +7,8 @@ import pytest
 from test_train import read_history, stop_at, without_time
 
 from configs import base
-from data_prep.contract import UserError
 from fer_jax import Predictor
+from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.reporting.predictions import read_predictions
 from fer_jax.train import train

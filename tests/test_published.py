@@ -18,10 +18,10 @@ from small_runs import make_run, predict
 
 from benchmarks.published_page import Result, make_page
 from configs.published import small_cnn
+from fer_jax.devices import device_kind
 from fer_jax.reporting.metrics import classification_metrics
 from fer_jax.train import train
-from fer_jax.training.cpu import device_kind
-from fer_jax.training.run_config import flatten
+from fer_jax.workdir import flatten
 
 
 def reproduce(*arguments, data_dir="nowhere"):

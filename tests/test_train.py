@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from configs import base
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.train import train
 from fer_jax.training.feed import FEEDS
-from fer_jax.training.run_config import read_run
+from fer_jax.workdir import read_run
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jax
 
-from data_prep.contract import UserError, record_dir
+from fer_jax.data.contract import record_dir
+from fer_jax.errors import UserError
 
 
 def prepare_if_missing(data_dir: Path, source: str) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from data_prep.contract import FILENAME, IMAGE, IMAGE_SIZE, LABEL, UserError, record_dir
+from fer_jax.data.contract import FILENAME, IMAGE, IMAGE_SIZE, LABEL, record_dir
+from fer_jax.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

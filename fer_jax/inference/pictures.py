@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_prep.contract import IMAGE_SIZE, UserError
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.errors import UserError
 
 
 class UnreadableError(UserError):

@@ -19,9 +19,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from fer_jax.data.records import Records
+from fer_jax.inference.grad_cam import make_grad_cam
 from fer_jax.inference.pictures import open_picture, to_eight_bits, to_input
-from fer_jax.training.grad_cam import make_grad_cam
-from fer_jax.training.trained import TrainedModel, load_trained
+from fer_jax.inference.trained import TrainedModel, load_trained
 
 Picture = Image.Image | str | os.PathLike | UInt8[np.ndarray, "..."]
 

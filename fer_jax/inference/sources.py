@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.inference.pictures import UnreadableError, open_picture
 
 # What cannot be opened is said once, in this package's words.

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.models import cnn, convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.layers import Classifier
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from flax import nnx
 
-from data_prep.contract import IMAGE_SIZE, UserError
-from fer_jax.models.convolution import Conv
-from fer_jax.models.initializers import glorot_uniform
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.errors import UserError
+from fer_jax.kernels.batch_norm import BatchNorm
+from fer_jax.kernels.convolution import Conv
+from fer_jax.kernels.initializers import glorot_uniform
+from fer_jax.kernels.max_pool import max_pool
 from fer_jax.models.layers import Classifier, flatten
-from fer_jax.models.normalization import BatchNorm
-from fer_jax.models.pooling import max_pool
 
 # Keras's defaults, which the published systems were trained with.
 _GLOROT_UNIFORM = glorot_uniform()

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from data_prep.contract import IMAGE_SIZE, UserError
-from fer_jax.models.convolution import Conv
-from fer_jax.models.initializers import truncated_normal
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.errors import UserError
+from fer_jax.kernels.convolution import Conv
+from fer_jax.kernels.initializers import truncated_normal
 from fer_jax.models.layers import Classifier, global_average_pool
 
 _INITIAL: dict[str, Any] = {"kernel_init": truncated_normal(0.02)}

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
-from data_prep.contract import IMAGE_SIZE, UserError
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.errors import UserError
 
 
 def flatten(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch features"]:
@@ -21,6 +22,11 @@ def global_average_pool(
 ) -> Float[Array, "batch channels"]:
     """Averages each channel over its pixels."""
     return x.mean(axis=(1, 2))
+
+
+def to_unit_range(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
+    """Maps grey levels 0 to 255 to [0, 1]: all networks' input."""
+    return images.astype(jnp.float32) / 255
 
 
 class Frozen(nnx.Variable):

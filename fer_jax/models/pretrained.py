@@ -24,7 +24,7 @@ from flax import nnx
 from jaxtyping import Shaped
 from tqdm import tqdm
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.models import convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.layers import Frozen
 

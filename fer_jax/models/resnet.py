@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from data_prep.contract import IMAGE_SIZE, UserError
-from fer_jax.models.convolution import Conv
-from fer_jax.models.initializers import glorot_uniform, variance_scaling
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.errors import UserError
+from fer_jax.kernels.batch_norm import BatchNorm
+from fer_jax.kernels.convolution import Conv
+from fer_jax.kernels.initializers import glorot_uniform, variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
-from fer_jax.models.normalization import BatchNorm
 
 _HE_NORMAL = variance_scaling(2.0, "fan_out")
 _batch_norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)

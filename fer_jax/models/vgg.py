@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from flax import nnx
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.models.cnn import cnn
 from fer_jax.models.layers import Classifier
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.reporting import figures
 from fer_jax.reporting.history import median_speed, read_history
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
@@ -75,7 +75,7 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
     Raises:
       UserError: a run lacks what is needed, or the images differ.
     """
-    from fer_jax.training.run_config import read_run  # takes JAX along
+    from fer_jax.workdir import read_run  # takes JAX along
 
     if not 2 <= len(workdirs) <= len(string.ascii_uppercase):
         raise UserError(
@@ -199,7 +199,7 @@ def write_comparison(path: Path, split: str, runs: Sequence[Run], pairs: Sequenc
       runs: of `read_runs`.
       pairs: of `compare_pairs`.
     """
-    from fer_jax.training.run_config import flatten
+    from fer_jax.workdir import flatten
 
     facts = [{key: json.dumps(value) for key, value in flatten(run.facts).items()} for run in runs]
     keys = dict.fromkeys(itertools.chain(*facts))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contract import write_atomically
+from fer_jax.errors import write_atomically
 from fer_jax.reporting.figures import plot_confusion_matrix, plot_samples, to_png
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
 from fer_jax.reporting.predictions import Predictions

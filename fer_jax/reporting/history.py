@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_prep.contract import UserError, write_atomically
+from fer_jax.errors import UserError, write_atomically
 
 HISTORY_KEYS = (
     "epoch",

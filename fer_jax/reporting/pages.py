@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from data_prep.contract import write_atomically
+from fer_jax.errors import write_atomically
 from fer_jax.reporting.figures import to_svg
 
 if TYPE_CHECKING:

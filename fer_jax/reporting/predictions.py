@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from data_prep.contract import UserError
 from fer_jax.data.records import DataSet, Records
+from fer_jax.errors import UserError
 
 _SHOWN = 35
 

@@ -59,7 +59,7 @@ def write_report(
       UserError: the run's config.json cannot be read.
     """
     # Imported here, as it takes JAX along.
-    from fer_jax.training.run_config import flatten, read_run
+    from fer_jax.workdir import flatten, read_run
 
     run = read_run(predictions.workdir)
     labels, classes = predictions.records.labels, report["classes"]

@@ -10,7 +10,7 @@ from etils import epath
 from flax import nnx
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.training.step import TrainState
 
 SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {

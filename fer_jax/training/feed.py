@@ -13,13 +13,13 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
-from data_prep.contract import IMAGE_SIZE, UserError
 from fer_jax.data.augment import Augmentation, augment
-from fer_jax.data.pipeline import training_batches
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.host_batches import training_batches
 from fer_jax.data.records import Records
-from fer_jax.models.convolution import kernels
-from fer_jax.training.members import Members
-from fer_jax.training.mesh import to_devices
+from fer_jax.devices import compiler_options, to_devices
+from fer_jax.errors import UserError
+from fer_jax.training.ensemble import Members
 from fer_jax.training.step import Batch, Step, TrainState
 
 Losses = Float[Array, "*members steps"]
@@ -259,7 +259,7 @@ def _compile(members: Members, function: Callable, *arguments: Any) -> Callable:
 
     Its first argument, the state, is consumed at each call.
     """
-    options = kernels()
+    options = compiler_options()
     jitted = jax.jit(
         function,
         donate_argnums=0,

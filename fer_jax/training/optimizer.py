@@ -8,7 +8,7 @@ import jax
 import optax
 from optax.contrib import reduce_on_plateau
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 
 # Epsilons are Keras's, which the published systems were trained with.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {

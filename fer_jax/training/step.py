@@ -13,9 +13,10 @@ from clu import metrics
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from data_prep.contract import UserError
-from fer_jax.training.members import Members
-from fer_jax.training.prediction import Graph, split, to_unit_range
+from fer_jax.errors import UserError
+from fer_jax.models.functional import Graph, split
+from fer_jax.models.layers import to_unit_range
+from fer_jax.training.ensemble import Members
 
 Batch = dict[str, Array]
 """`image`: UInt8[batch, 48, 48, 1]; `label`: Int32[batch]."""

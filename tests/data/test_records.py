@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from data_prep.contract import CLASS_NAMES, PUBLISHED_COUNTS, UserError
+from fer_jax.data.contract import CLASS_NAMES, PUBLISHED_COUNTS
 from fer_jax.data.records import find_data_dir, open_data_set, stratified_split
+from fer_jax.errors import UserError
 
 
 def test_reads_what_was_prepared(tiny_data_dir):

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep.builder import read_metadata
-from data_prep.contract import CLASS_NAMES, FILENAME, IMAGE, LABEL, record_dir
+from fer_jax.data.contract import CLASS_NAMES, FILENAME, IMAGE, LABEL, record_dir
 
 
 def noise(seed: int, size: tuple[int, ...] = (48, 48), dtype: type = np.uint8) -> np.ndarray:

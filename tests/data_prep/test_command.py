@@ -21,7 +21,7 @@ from small_releases import (
 )
 
 from data_prep.__main__ import main
-from data_prep.contract import record_dir
+from fer_jax.data.contract import record_dir
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_help_gives_an_example_and_names_what_it_leaves(capsys):
 
 
 def test_what_the_reader_imports_is_light():
-    code = "import sys, data_prep.contract; print(*sys.modules)"
+    code = "import sys, fer_jax.data.contract; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"tensorflow_datasets", "numpy", "PIL", "matplotlib", "jax"} & set(modules)
 

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from small_releases import assert_one_line_error, csv_row, noise, write_folders
 
-from data_prep.contract import CLASS_NAMES, PUBLISHED_COUNTS, record_dir
+from fer_jax.data.contract import CLASS_NAMES, PUBLISHED_COUNTS, record_dir
 
 
 def zip_folder(folder: Path, file: Path, prefix: str = "") -> Path:

@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from data_prep.contract import CLASS_NAMES
 from data_prep.sample import TEST_COUNTS, TRAIN_COUNTS, write_sample
+from fer_jax.data.contract import CLASS_NAMES
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 import fer_jax
-from data_prep.contract import UserError
 from fer_jax import Predictor
 from fer_jax.data.records import open_data_set
+from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.inference.pictures import open_picture, to_input
-from fer_jax.training.trained import load_trained
+from fer_jax.inference.trained import load_trained
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
+from fer_jax.kernels.batch_norm import BatchNorm
+from fer_jax.kernels.max_pool import max_pool
 from fer_jax.models import create_model
-from fer_jax.models.normalization import BatchNorm
-from fer_jax.models.pooling import max_pool
 
 LAYERS = (
     *(("conv", 8), ("conv", 6), "batch_norm", "max_pool", ("dropout", 0.3)),

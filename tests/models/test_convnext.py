@@ -20,7 +20,7 @@ from carried_over import (
 from flax import nnx
 from keras.src.applications.convnext import ConvNeXt
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.summary import count_parameters
 
 TINY = {

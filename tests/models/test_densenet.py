@@ -17,7 +17,7 @@ from carried_over import (
 )
 from keras.src.applications.densenet import DenseNet
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.summary import count_parameters
 
 DENSENET_121 = {

@@ -19,7 +19,7 @@ from carried_over import (
 from flax import nnx
 from keras.src.applications.efficientnet import EfficientNet
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.models import create_model
 from fer_jax.summary import count_parameters
 

@@ -13,11 +13,11 @@ from jax.sharding import AxisType
 from keras.src.applications.imagenet_utils import preprocess_input
 from PIL import Image
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
+from fer_jax.inference.grad_cam import make_grad_cam
 from fer_jax.models import create_model
 from fer_jax.models.pretrained import NAMES
 from fer_jax.summary import list_layers
-from fer_jax.training.grad_cam import make_grad_cam
 
 LAYERS = (
     *(("conv", 4), "batch_norm", ("dropout", 0.5), "max_pool"),

@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from keras.src.legacy.saving import legacy_h5_format
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.models import create_model
 from fer_jax.models.pretrained import load_pretrained
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
+from fer_jax.kernels.batch_norm import BatchNorm
 from fer_jax.models import create_model
-from fer_jax.models.normalization import BatchNorm
 from fer_jax.summary import count_parameters
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_runs import make_run, predict
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.reporting.evaluation import print_report, write_evaluation
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
 from fer_jax.reporting.predictions import read_predictions

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.reporting.history import HISTORY_KEYS, read_history, write_history
 
 

@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 from small_runs import SEVEN, make_history, make_run, predict
 
-from data_prep.contract import UserError
 from fer_jax.data.augment import Augmentation, Shifts, shift_and_flip
+from fer_jax.errors import UserError
 from fer_jax.reporting import report as report_module
 from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.figures import plot_precision_recall

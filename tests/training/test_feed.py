@@ -12,10 +12,10 @@ from jax.sharding import AxisType
 
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
+from fer_jax.models.functional import abstract_network
 from fer_jax.training import feed as feeds
+from fer_jax.training.ensemble import Members
 from fer_jax.training.feed import FEEDS, choose_input
-from fer_jax.training.members import Members
-from fer_jax.training.prediction import abstract_network
 from fer_jax.training.step import create_state, make_train_step
 
 IMAGES, BATCH = 90, 16
@@ -193,7 +193,7 @@ def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(
     build, records, tmp_path, monkeypatch
 ):
     """A GPU cannot record a graph of what another process compiled; other programs are kept."""
-    monkeypatch.setattr(feeds, "kernels", lambda: {"xla_cpu_enable_fast_min_max": False})
+    monkeypatch.setattr(feeds, "compiler_options", lambda: {"xla_cpu_enable_fast_min_max": False})
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
 

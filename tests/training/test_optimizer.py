@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from configs import base
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 from fer_jax.training.optimizer import (
     create_optimizer,
     create_plateau,

@@ -6,11 +6,11 @@ import optax
 import pytest
 from flax import nnx
 
-from data_prep.contract import UserError
+from fer_jax.devices import create_mesh, split_over_devices, to_devices
+from fer_jax.errors import UserError
+from fer_jax.models.functional import abstract_network
 from fer_jax.train import class_weights
-from fer_jax.training.members import Members
-from fer_jax.training.mesh import create_mesh, split_over_devices, to_devices
-from fer_jax.training.prediction import abstract_network
+from fer_jax.training.ensemble import Members
 from fer_jax.training.step import FiniteLosses, make_end_epoch
 
 

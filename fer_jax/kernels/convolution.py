@@ -1,8 +1,6 @@
 """The networks' convolution, and what makes it fast on a CPU."""
 
 import functools
-import os
-import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,51 +10,13 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from fer_jax.models import member_convolution, winograd
+from fer_jax.devices import compiler_options
+from fer_jax.kernels import member_convolution, winograd
 
 Pads = tuple[tuple[int, int], ...]
 
 GROUP = 16
 """Images a device takes at once in a weight gradient on a CPU: what it reads stays in the cache."""
-
-
-def kernels() -> dict[str, str | bool]:
-    """Returns the compiler's options for a training step, by which XLA computes it fastest.
-
-    On a CPU, x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
-    `benchmarks/convolution.md`. What calls them cannot be kept in the compilation cache.
-
-    On a GPU: one CUDA graph of all kernels, where XLA by itself leaves out convolutions and loops,
-    and kernels that do not need one another side by side in it, see `benchmarks/speed_gpu.md`. It
-    must not come from the cache, nor may its choice of algorithms: what of cuDNN's has not run in
-    this process yet cannot be recorded, and the choosing is what runs it.
-
-    So they are not worth it for a program that starts often, or compiles longer than it computes,
-    such as an evaluation.
-
-    `XLA_FLAGS` goes before where it names one of these. Elsewhere none.
-    """
-    backend = jax.default_backend()
-    known = backend != "cpu" or (platform.system(), platform.machine()) == ("Linux", "x86_64")
-    options = _OPTIONS.get(backend, {}) if known else {}
-    given = os.environ.get("XLA_FLAGS", "")
-    return {} if any(name in given for name in options) else dict(options)
-
-
-_OPTIONS: dict[str, dict[str, str | bool]] = {
-    "cpu": {
-        "xla_cpu_experimental_onednn_custom_call": True,
-        "xla_cpu_experimental_ynn_fusion_type": (
-            "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-        ),
-    },
-    "gpu": {
-        "xla_gpu_enable_command_buffer": (
-            "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONVOLUTION,WHILE"
-        ),
-        "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
-    },
-}
 
 
 def conv_general_dilated(
@@ -69,8 +29,8 @@ def conv_general_dilated(
     """Computes `lax.conv_general_dilated`, and its gradients, so as a CPU is fast at them.
 
     Where it takes fewer multiplications it is Winograd's, see `winograd.convolve`. Otherwise its
-    gradients are what `kernels` are fast at. XLA takes a weight gradient as a convolution of the
-    input by the output's gradient. That has as many outputs in a row as the kernel has columns: too
+    gradients are what oneDNN is fast at. XLA takes a weight gradient as a convolution of the input
+    by the output's gradient. That has as many outputs in a row as the kernel has columns: too
     few to fill oneDNN's registers. With the input's channels side by side along the width it has
     columns times channels of them, and is as fast as the convolution itself. Where each channel is
     convolved by itself, XLA computes it, and the input's gradient behind strides, without oneDNN:
@@ -81,7 +41,7 @@ def conv_general_dilated(
         return member_convolution.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     dense, depthwise = rhs.shape[-2] == lhs.shape[-1], rhs.shape[-2:] == (1, lhs.shape[-1])
     undilated = rhs.ndim == 4 and {*how["lhs_dilation"], *how["rhs_dilation"]} == {1}
-    if not kernels() or not undilated or not (dense or depthwise):
+    if not compiler_options() or not undilated or not (dense or depthwise):
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)

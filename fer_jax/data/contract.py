@@ -1,7 +1,4 @@
-"""What the writer of the records and their reader must agree on, and nothing else.
-
-`fer_jax` imports this file from `data_prep` and no other.
-"""
+"""What the writer of the records, `data_prep`, and their readers agree on."""
 
 import os
 from pathlib import Path
@@ -27,27 +24,6 @@ PUBLISHED_COUNTS = {
 """Images per split and class as published, in the order of `CLASS_NAMES`."""
 
 
-class UserError(Exception):
-    """Something the user can mend. Its message is one line: what is wrong, and what to do.
-
-    Commands print it without a traceback and end with exit status 2.
-    """
-
-
 def record_dir(data_dir: str | os.PathLike) -> Path:
     """Returns the folder under `data_dir` that holds the array records and their metadata."""
     return Path(data_dir) / DATASET_NAME / DATASET_VERSION
-
-
-def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes `content` so that readers see the old file or the whole new one, even after kills."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    if isinstance(content, str):
-        content = content.encode()
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

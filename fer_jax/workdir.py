@@ -10,9 +10,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from data_prep.contract import UserError, write_atomically
 from fer_jax.data.records import DataSet
-from fer_jax.training.cpu import device_kind
+from fer_jax.devices import device_kind
+from fer_jax.errors import UserError, write_atomically
 
 _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profile")

@@ -1,4 +1,4 @@
-"""A small network with everything in it, and a mesh of as many devices as asked for."""
+"""Fixtures: a small network with everything in it, and a mesh of as many devices as asked for."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, Mesh
 
+from fer_jax.devices import replicated
 from fer_jax.models import create_model
-from fer_jax.training.members import Members
-from fer_jax.training.mesh import replicated
-from fer_jax.training.prediction import abstract_network
+from fer_jax.models.functional import abstract_network
+from fer_jax.training.ensemble import Members
 from fer_jax.training.step import create_state, make_train_step
 
 

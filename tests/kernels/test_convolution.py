@@ -9,7 +9,8 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fer_jax.models.convolution import GROUP, Conv, kernels
+from fer_jax.devices import compiler_options
+from fer_jax.kernels.convolution import GROUP, Conv
 
 CHANNELS = 5
 
@@ -38,7 +39,7 @@ def pull_back(layer, params, x):
 def compute(layer, params, x):
     """`pull_back` by the kernels of a training step."""
     pull = functools.partial(pull_back, layer)
-    return jax.jit(pull, compiler_options=kernels())(params, x)
+    return jax.jit(pull, compiler_options=compiler_options())(params, x)
 
 
 def assert_close(ours, plain):
@@ -51,7 +52,7 @@ def assert_close(ours, plain):
 def use_kernels(monkeypatch):
     """Takes back what other tests have set."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    if not kernels():
+    if not compiler_options():
         pytest.skip("there are none for this machine")
 
 
@@ -105,7 +106,7 @@ def test_depthwise_bfloat16_is_rounded_float32(x):
 def test_all_depthwise_convolutions_are_onednns(x, strides):
     """XLA's own take 10 to 200 times as long."""
     layer, _ = pair(strides=strides, **DEPTHWISE)
-    pull = jax.jit(functools.partial(pull_back, layer), compiler_options=kernels())
+    pull = jax.jit(functools.partial(pull_back, layer), compiler_options=compiler_options())
     text = pull.lower(nnx.state(layer), x).compile().as_text()
     assert text.count('custom_call_target="__onednn$convolution"') == 3
     assert " convolution(" not in text
@@ -155,8 +156,8 @@ def test_a_weight_gradient_has_channels_along_the_width_and_images_in_groups(x, 
 def test_what_is_given_goes_before_our_options(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=somewhere")
-    options = kernels()
+    options = compiler_options()
     assert bool(options) == (backend != "tpu")
     for name in options:
         monkeypatch.setenv("XLA_FLAGS", f"--{name}=")
-        assert kernels() == {}
+        assert compiler_options() == {}

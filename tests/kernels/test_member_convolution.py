@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fer_jax.models.member_convolution import FULL, MOST, conv_general_dilated
+from fer_jax.kernels.member_convolution import FULL, MOST, conv_general_dilated
 
 HOW = {
     "lhs_dilation": (1, 1),

@@ -10,8 +10,9 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fer_jax.models import winograd
-from fer_jax.models.convolution import Conv, kernels
+from fer_jax.devices import compiler_options
+from fer_jax.kernels import winograd
+from fer_jax.kernels.convolution import Conv
 
 SAME, VALID = ((1, 1), (1, 1)), ((0, 0), (0, 0))
 
@@ -120,7 +121,7 @@ def test_devices_keep_their_images_and_add_up_gradients_of_the_kernels_size(devi
 )
 def test_layers_take_it_where_it_is_faster(changed, taken, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    if not kernels():
+    if not compiler_options():
         pytest.skip("it was measured on other machines")
     how = {"in_features": 64, "out_features": 64, "kernel_size": (3, 3), "images": 20} | changed
     x = jnp.zeros((how.pop("images") * jax.device_count(), 12, 12, how["in_features"]))

@@ -7,19 +7,18 @@ import sys
 
 import pytest
 
+from fer_jax.devices import has_bfloat16, supported_dtype
 from fer_jax.reporting.history import read_history
-from fer_jax.training.cpu import has_bfloat16
-from fer_jax.training.mesh import supported_dtype
 
 COMPILE = """
 from fer_jax import cli
 cli.set_up_jax()
 import jax, jax.numpy as jnp
-from fer_jax.models.convolution import kernels
+from fer_jax.devices import compiler_options
 x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((3, 3, 16, 16))
 convolve = lambda: jax.lax.conv_general_dilated(
     x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-program = jax.jit(convolve, compiler_options=kernels()).lower().compile()
+program = jax.jit(convolve, compiler_options=compiler_options()).lower().compile()
 print(program.as_text().count("onednn$convolution"))
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fer_jax.models.normalization import BatchNorm
+from fer_jax.kernels.batch_norm import BatchNorm
 
 FEATURES = 6
 

@@ -6,9 +6,10 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from data_prep.contract import UserError
 from fer_jax.data.records import Records
-from fer_jax.training.prediction import make_predict, predict_records, split
+from fer_jax.errors import UserError
+from fer_jax.inference.probabilities import make_predict, predict_records
+from fer_jax.models.functional import split
 
 
 def mirror(image: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax.models.initializers import glorot_uniform, truncated_normal, variance_scaling
+from fer_jax.kernels.initializers import glorot_uniform, truncated_normal, variance_scaling
 
 JAX = jax.nn.initializers
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
 
 _MARGIN = 4
 """Pixels that a crop leaves out of height and of width: of 48x48 it takes 44x44."""

@@ -5,46 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, UInt8
 
-from fer_jax.data.pipeline import evaluation_batches
+from fer_jax.data.host_batches import evaluation_batches
 from fer_jax.data.records import Records
-from fer_jax.training.mesh import replicated, split_over_devices, to_devices
-from fer_jax.training.views import choose_views
+from fer_jax.devices import replicated, split_over_devices, to_devices
+from fer_jax.inference.views import choose_views
+from fer_jax.models.functional import Graph
+from fer_jax.models.layers import to_unit_range
 
-Graph = Any  # nnx.GraphDef[Classifier]: the structure of a network, without its arrays.
 Function = Callable[[nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Any]
 """From parameters, statistics and images to arrays with a row for each image."""
-
-
-def split(model: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
-    """Splits a network into its structure, its parameters, and its statistics (the rest)."""
-    graph, params, statistics = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
-    return graph, params, statistics
-
-
-def abstract_network(
-    build: Callable[..., nnx.Module], mesh: Mesh
-) -> tuple[Graph, nnx.State, nnx.State]:
-    """Returns a network's structure, and its parameters and statistics without values.
-
-    Args:
-      build: makes the network, given `rngs`.
-      mesh: on which the values, once there, are whole on every device.
-    """
-    graph, params, statistics = split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
-
-    def place(state: nnx.State) -> nnx.State:
-        sharding = replicated(mesh)
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state
-        )
-
-    return graph, place(params), place(statistics)
 
 
 def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
@@ -83,11 +57,6 @@ def compile_for(mesh: Mesh, function: Function) -> Function:
         in_shardings=(replicated(mesh), replicated(mesh), split_over_devices(mesh)),
         out_shardings=replicated(mesh),
     )
-
-
-def to_unit_range(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
-    """Maps grey levels 0 to 255 to [0, 1]: all networks' input."""
-    return images.astype(jnp.float32) / 255
 
 
 def predict_records(

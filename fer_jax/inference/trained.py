@@ -16,17 +16,12 @@ from ml_collections import ConfigDict
 from numpy import ndarray
 
 from fer_jax.data.records import Records
+from fer_jax.devices import create_mesh, supported_dtype
+from fer_jax.inference.probabilities import Function, make_predict, predict_records
 from fer_jax.models import create_model
+from fer_jax.models.functional import Graph, abstract_network
 from fer_jax.training.checkpoints import Checkpoints
-from fer_jax.training.mesh import create_mesh, supported_dtype
-from fer_jax.training.prediction import (
-    Function,
-    Graph,
-    abstract_network,
-    make_predict,
-    predict_records,
-)
-from fer_jax.training.run_config import member_workdirs, read_run
+from fer_jax.workdir import member_workdirs, read_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
-from data_prep.contract import UserError
-from fer_jax.models.layers import Classifier
-from fer_jax.training.prediction import Function, Graph, compile_for, to_unit_range
+from fer_jax.errors import UserError
+from fer_jax.inference.probabilities import Function, compile_for
+from fer_jax.models.functional import Graph
+from fer_jax.models.layers import Classifier, to_unit_range
 
 
 def make_grad_cam(graph: Graph, mesh: Mesh) -> Function:

@@ -3,8 +3,8 @@
 import json
 
 from configs import base
+from fer_jax import workdir as run_config
 from fer_jax.data.records import open_data_set
-from fer_jax.training import run_config
 
 
 def test_a_package_that_is_not_installed_is_said_to_be_so(tiny_data_dir, tmp_path, monkeypatch):

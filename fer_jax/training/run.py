@@ -13,8 +13,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from PIL import Image
 
-from data_prep.contract import write_atomically
 from fer_jax.data.records import DataSet, Records
+from fer_jax.errors import write_atomically
 from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.figures import plot_curves, to_png
 from fer_jax.reporting.history import write_history
@@ -23,8 +23,8 @@ from fer_jax.reporting.report import write_report
 from fer_jax.reporting.writers import create_writer, metric_writers
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.optimizer import stagnates
-from fer_jax.training.run_config import claim_workdir, member_workdirs
 from fer_jax.training.step import TrainState
+from fer_jax.workdir import claim_workdir, member_workdirs
 
 Predict = Callable[[nnx.State, nnx.State], Float[np.ndarray, "n classes"]]
 

@@ -13,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from data_prep.contract import UserError
-from fer_jax.training.mesh import replicated
+from fer_jax.devices import replicated
+from fer_jax.errors import UserError
 
 
 def member_configs(config: ConfigDict) -> list[ConfigDict]:

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from data_prep.contract import UserError
+from fer_jax.errors import UserError
+from fer_jax.inference.grad_cam import make_grad_cam
+from fer_jax.inference.probabilities import make_predict
 from fer_jax.models import create_model
-from fer_jax.training.grad_cam import make_grad_cam
-from fer_jax.training.prediction import make_predict, split, to_unit_range
+from fer_jax.models.functional import split
+from fer_jax.models.layers import to_unit_range
 
 
 def build(config):
