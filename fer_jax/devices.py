@@ -4,11 +4,13 @@ Its axes are `data`, over which batches are split, and `member`, over which the 
 ensemble are; that one is of length 1 where a single network is trained.
 """
 
+import functools
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -136,6 +138,17 @@ def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:
         (AxisType.Auto, AxisType.Auto),
         devices=devices,
     )
+
+
+def on_mesh[T](mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:
+    """Returns `function` as it is traced for a mesh, so that kernels can read the mesh."""
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> T:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -11,8 +11,6 @@ _CACHE = Path(tempfile.gettempdir()) / "fer_jax_test_compilation_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Programs with oneDNN's kernels are not cached; test_devices.py has those.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_onednn_custom_call=false")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("FER2013_DIR", None)

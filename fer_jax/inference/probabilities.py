@@ -12,7 +12,7 @@ from jaxtyping import Array, UInt8
 
 from fer_jax.data.host_batches import evaluation_batches
 from fer_jax.data.records import Records
-from fer_jax.devices import replicated, split_over_devices, to_devices
+from fer_jax.devices import on_mesh, replicated, split_over_devices, to_devices
 from fer_jax.inference.views import choose_views
 from fer_jax.models.functional import Graph
 from fer_jax.models.layers import to_unit_range
@@ -48,12 +48,12 @@ def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
 
 
 def compile_for(mesh: Mesh, function: Function) -> Function:
-    """Jits a function whose images come split over the devices.
+    """Jits a function of images that are split over the devices.
 
-    Its results are whole on each device, and on each process.
+    Its results are replicated on every device of every process.
     """
     return jax.jit(
-        function,
+        on_mesh(mesh, function),
         in_shardings=(replicated(mesh), replicated(mesh), split_over_devices(mesh)),
         out_shardings=replicated(mesh),
     )

@@ -1,4 +1,4 @@
-"""The networks' convolution, and what makes it fast on a CPU."""
+"""The convolution of every network, in the forms that a CPU is fast at."""
 
 import functools
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ from jaxtyping import Array, Float
 
 from fer_jax.devices import compiler_options
 from fer_jax.kernels import member_convolution, winograd
+from fer_jax.kernels.context import batch_shards, in_use
 
 Pads = tuple[tuple[int, int], ...]
 
 GROUP = 16
-"""Images a device takes at once in a weight gradient on a CPU: what it reads stays in the cache."""
+"""Images in a block of a weight gradient on a CPU: few enough to stay in the cache."""
 
 
 def conv_general_dilated(
@@ -26,16 +27,18 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **how: Any,
 ) -> Float[Array, "batch height/stride width/stride features"]:
-    """Computes `lax.conv_general_dilated`, and its gradients, so as a CPU is fast at them.
+    """Computes `lax.conv_general_dilated` and its gradients in the forms that a CPU is fast at.
 
-    Where it takes fewer multiplications it is Winograd's, see `winograd.convolve`. Otherwise its
-    gradients are what oneDNN is fast at. XLA takes a weight gradient as a convolution of the input
-    by the output's gradient. That has as many outputs in a row as the kernel has columns: too
-    few to fill oneDNN's registers. With the input's channels side by side along the width it has
-    columns times channels of them, and is as fast as the convolution itself. Where each channel is
-    convolved by itself, XLA computes it, and the input's gradient behind strides, without oneDNN:
-    `_depthwise_backward` has a form of each that oneDNN knows. `benchmarks/convolution.md` has the
-    figures. Elsewhere than on a CPU only what `jax.vmap` makes of it is our own.
+    * Winograd's algorithm where it saves multiplications, see `winograd.convolve`.
+    * Otherwise oneDNN's convolution, with weight gradients in a form that oneDNN is fast at. XLA
+      convolves the input by the output's gradient. The result has as many columns as the kernel,
+      too few to fill oneDNN's registers. With the input's channels laid side by side along the
+      width it has columns times channels of them, and is as fast as the forward convolution.
+    * Depthwise convolutions, and their input gradients behind strides, XLA computes without oneDNN.
+      `_depthwise_backward` expresses both in forms that oneDNN supports.
+
+    `benchmarks/speed/convolution.md` has the figures. On a GPU or TPU this is XLA's convolution,
+    and only its form under `jax.vmap` is ours, see `member_convolution`.
     """
     if jax.default_backend() != "cpu":
         return member_convolution.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
@@ -45,13 +48,16 @@ def conv_general_dilated(
         return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    strides = tuple(window_strides)
+    down, right = window_strides
+    strides = (down, right)
     pads = tuple((before, after) for before, after in padding)
-    if dense and winograd.is_faster(lhs, rhs, strides, pads):
+    if dense and in_use("winograd") and winograd.is_faster(lhs, rhs, strides, pads):
         return winograd.convolve(lhs, rhs, pads)
+    if not in_use("gradients"):
+        return _plain(lhs, rhs, strides, pads)
     if dense:
         return _convolve(lhs, rhs, strides, pads)
-    # Of bfloat16 oneDNN has no fast one.
+    # oneDNN has no fast depthwise convolution in bfloat16.
     lhs32, rhs32 = lhs.astype(jnp.float32), rhs.astype(jnp.float32)
     return _convolve_depthwise(lhs32, rhs32, strides, pads).astype(lhs.dtype)
 
@@ -74,7 +80,7 @@ def _forward(
 
 
 def _add_up(x: Array, kernel: Array, strides: tuple[int, int], pads: Pads) -> Array:
-    """Adds the shifted images, each times its weight, a form that needs no oneDNN to be fast."""
+    """Convolves depthwise as a weighted sum of shifted images, which is fast without oneDNN."""
     rows, columns = (
         (before + size + after - window) // stride + 1
         for size, window, stride, (before, after) in zip(
@@ -95,9 +101,9 @@ def _add_up(x: Array, kernel: Array, strides: tuple[int, int], pads: Pads) -> Ar
 def _behind(
     x: Array, kernel: Array, gradient: Array, strides: tuple[int, int], pads: Pads
 ) -> list[int]:
-    """Returns the padding behind rows and columns up to the last window's end.
+    """Returns the padding behind rows and columns, up to the end of the last window.
 
-    It is negative where they go on behind that.
+    It is negative where the image goes on beyond that window.
     """
     return [
         (outputs - 1) * stride + window - size - before
@@ -117,10 +123,10 @@ def _backward(
     images, _, _, channels = x.shape
     behind = _behind(x, kernel, gradient, strides, pads)
     height, width = (size + min(pad, 0) for size, pad in zip(x.shape[1:3], behind, strict=True))
-    # Of the images that a device has, every group has some, so that none moves to another device.
-    groups = images // (GROUP * jax.device_count())
+    # Each group takes its share of every device's images, so that no image moves between devices.
+    groups = images // (GROUP * batch_shards())
     groups = groups if groups and images % groups == 0 else 1
-    # Transposed by themselves: in one with what computes them, as XLA has it, is far slower.
+    # The barrier keeps XLA from fusing the transposes below with their producers, which is slower.
     x, gradient = lax.optimization_barrier((x[:, :height, :width], gradient))
     x = x.reshape(-1, groups, height, width * channels)
     gradient = gradient.reshape(-1, groups, *gradient.shape[1:])
@@ -144,16 +150,16 @@ def _depthwise_backward(
 ) -> tuple[Array, Array]:
     x, kernel = saved
     behind = _behind(x, kernel, gradient, strides, pads)
-    # As if there were no strides, but for zeros: of a dilated convolution oneDNN has no fast one.
+    # Zeros in place of strides, since oneDNN has no fast dilated convolution.
     between = [(0, 0, stride - 1) for stride in strides]
     gradient = lax.pad(gradient, 0.0, ((0, 0, 0), *between, (0, 0, 0)))
-    # The kernel turned by itself, or the convolution is one by a turned kernel, which XLA keeps.
+    # The barrier makes XLA reverse the kernel once, and not within the convolution.
     x, turned, gradient = lax.optimization_barrier((x, kernel[::-1, ::-1], gradient))
     x_pads = tuple(
         (window - 1 - before, window - 1 - after)
         for window, (before, _), after in zip(kernel.shape[:2], pads, behind, strict=True)
     )
-    # The images are the depth of one volume, so that their sum is a part of the convolution.
+    # The images become the depth of one volume, so that the convolution sums over them.
     kernel_gradient = lax.conv_general_dilated(
         x[None],
         gradient[:, :, :, None],
@@ -168,9 +174,9 @@ def _depthwise_backward(
 _convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
 _convolve.defvjp(_forward, _backward)
 
-# `_forward` takes its place where there are gradients, and with them, in a step, oneDNN's kernels.
+# A training step has gradients and oneDNN's kernels, and traces `_forward` in place of `_add_up`.
 _convolve_depthwise = jax.custom_vjp(_add_up, nondiff_argnums=(2, 3))
 _convolve_depthwise.defvjp(_forward, _depthwise_backward)
 
 Conv = functools.partial(nnx.Conv, conv_general_dilated=conv_general_dilated)
-"""What every network convolves by."""
+"""The convolution layer of every network."""

@@ -17,7 +17,7 @@ from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.data.host_batches import training_batches
 from fer_jax.data.records import Records
-from fer_jax.devices import compiler_options, to_devices
+from fer_jax.devices import compiler_options, on_mesh, to_devices
 from fer_jax.errors import UserError
 from fer_jax.training.ensemble import Members
 from fer_jax.training.step import Batch, Step, TrainState
@@ -261,7 +261,7 @@ def _compile(members: Members, function: Callable, *arguments: Any) -> Callable:
     """
     options = compiler_options()
     jitted = jax.jit(
-        function,
+        on_mesh(members.mesh, function),
         donate_argnums=0,
         out_shardings=members.state_sharding,
         compiler_options=options,

@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fer_jax.devices import compiler_options
+from fer_jax.devices import compiler_options, on_mesh
 from fer_jax.kernels.convolution import GROUP, Conv
 
-CHANNELS = 5
+CHANNELS, DEVICES = 5, 2
 
 pytestmark = pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
 
@@ -58,7 +58,7 @@ def use_kernels(monkeypatch):
 
 @pytest.fixture
 def x():
-    shape = (2 * GROUP * jax.device_count(), 9, 6, CHANNELS)  # Two groups.
+    shape = (2 * GROUP * DEVICES, 9, 6, CHANNELS)  # Two groups on each device.
     return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
@@ -127,10 +127,10 @@ def test_an_ensemble_of_kernels_equals_its_members(x, grouping):
 @pytest.mark.parametrize("grouping", [{}, DEPTHWISE])
 def test_devices_keep_their_images_and_add_up_one_weight_gradient(x, grouping):
     ours, plain = pair(**grouping)
-    mesh = Mesh(np.array(jax.devices()[:2]), "data")
+    mesh = Mesh(np.array(jax.devices()[:DEVICES]), "data")
     split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["data"], []))
     step = jax.jit(
-        lambda params, x: pull_back(ours, params, x),
+        on_mesh(mesh, lambda params, x: pull_back(ours, params, x)),
         in_shardings=(whole, split),
         out_shardings=(split, (whole, split)),
     )
@@ -144,10 +144,12 @@ def test_devices_keep_their_images_and_add_up_one_weight_gradient(x, grouping):
 
 @pytest.mark.parametrize(("images", "groups"), [(0, 2), (1, 1), (-1, 1)])
 def test_a_weight_gradient_has_channels_along_the_width_and_images_in_groups(x, images, groups):
-    """Which makes it fast on a CPU; groups of unequal size there are none."""
+    """The form that is fast on a CPU. Images that do not divide into groups make one group."""
+    mesh = Mesh(np.array(jax.devices()[:DEVICES]), "data")
     x = jnp.concatenate([x, x[:images]]) if images >= 0 else x[:images]
     layer, _ = pair()
-    jaxpr = str(jax.make_jaxpr(functools.partial(pull_back, layer))(nnx.state(layer), x))
+    pull = on_mesh(mesh, lambda params, x: pull_back(layer, params, x))
+    jaxpr = str(jax.make_jaxpr(pull)(nnx.state(layer), x))
     assert f"rhs_dilation=(1, 1, {CHANNELS})" in jaxpr
     assert f"f32[1,{groups},9,{6 * CHANNELS},{len(x) // groups}]" in jaxpr
 
