@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
@@ -28,8 +27,7 @@ from benchmarks.time_fer_jax import Training, hardware
 from fer_jax import cli
 from fer_jax.devices import compiler_options, supported_dtype
 from fer_jax.errors import UserError, write_atomically
-from fer_jax.kernels import convolution, winograd
-from fer_jax.kernels.winograd import is_faster
+from fer_jax.kernels.context import convolutions
 
 CONFIGS = (
     *("configs/published/small_cnn.py", "configs/published/medium_cnn.py"),
@@ -37,19 +35,14 @@ CONFIGS = (
 )
 
 
-def _never(*_: Any) -> bool:
-    return False
-
-
-CHOICES: dict[str, tuple[Callable, Callable, Callable, str]] = {
-    "XLA's own": (dict, dict, _never, "float32"),
-    "oneDNN": (compiler_options, dict, _never, "float32"),
-    "oneDNN, our gradients": (compiler_options, compiler_options, _never, "float32"),
-    "oneDNN, our gradients, Winograd": (compiler_options, compiler_options, is_faster, "float32"),
-    "oneDNN, our gradients, bfloat16": (compiler_options, compiler_options, is_faster, "bfloat16"),
+CHOICES: dict[str, tuple[Callable[[], dict], tuple[str, ...], str]] = {
+    "XLA's own": (dict, (), "float32"),
+    "oneDNN": (compiler_options, (), "float32"),
+    "oneDNN, our gradients": (compiler_options, ("gradients",), "float32"),
+    "oneDNN, our gradients, Winograd": (compiler_options, ("gradients", "winograd"), "float32"),
+    "oneDNN, our gradients, bfloat16": (compiler_options, ("gradients", "winograd"), "bfloat16"),
 }
-"""From a choice to the compiler's options; the options that gradients are made for; whether a
-convolution is Winograd's; and the type to compute in."""
+"""The compiler's options, our forms of a convolution, and the type to compute in."""
 
 _CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Files of the networks to time.")
 _STEPS = flags.DEFINE_integer("steps", 20, "How many steps of each choice are timed.")
@@ -99,13 +92,13 @@ def _time(config_file: str) -> dict[str, list[float]]:
     config = runpy.run_path(config_file)["get_config"]()
     config.optimizer = "adam"
     trained = {}
-    for choice, patches in CHOICES.items():
-        options, convolution.compiler_options, winograd.is_faster, config.dtype = patches
+    for choice, (options, forms, config.dtype) in CHOICES.items():
         if config.dtype != supported_dtype(config.dtype, training=True):
             continue
         training = Training(config, images=1_000, batch_size=_BATCH_SIZE.value)
         make = functools.partial(training.one_batch, options())
-        trained[choice] = training, training.first_step(make)[0]
+        with convolutions(*forms):  # The step is traced here.
+            trained[choice] = training, training.first_step(make)[0]
     times: dict[str, list[float]] = {choice: [] for choice in trained}
     for _ in range(_STEPS.value):
         for choice, (training, advance) in trained.items():

@@ -26,14 +26,14 @@ from configs.published import small_cnn
 from fer_jax import cli
 from fer_jax.data.contract import PUBLISHED_COUNTS
 from fer_jax.errors import write_atomically
-from fer_jax.training.feed import FEEDS
+from fer_jax.training.input import INPUTS
 
 _OUTPUT = flags.DEFINE_string("output", None, "Markdown file; the figure gets the ending .png.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each size is timed.")
 _SECONDS = flags.DEFINE_float("seconds", 5.0, "How long each timing lasts.")
 _EPOCHS = flags.DEFINE_integer("epochs", 100, "Of the run whose memory is watched.")
 
-_INPUT = flags.DEFINE_enum("input", "host", list(FEEDS), "Where batches come from.")
+_INPUT = flags.DEFINE_enum("input", "host", list(INPUTS), "Where batches come from.")
 
 _CONFIG = "configs/published/small_cnn.py"
 _STEPS = 5  # in an epoch of that run

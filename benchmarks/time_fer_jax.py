@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -33,19 +32,19 @@ from fer_jax.devices import (
     to_devices,
 )
 from fer_jax.inference.probabilities import make_predict
-from fer_jax.kernels import convolution
+from fer_jax.kernels.context import convolutions
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
-from fer_jax.training import feed
 from fer_jax.training.ensemble import Members
-from fer_jax.training.feed import FEEDS, Losses, steps_per_call
+from fer_jax.training.input import INPUTS
 from fer_jax.training.optimizer import create_optimizer, create_schedule
+from fer_jax.training.programs import Losses, Programs, steps_per_call
 from fer_jax.training.step import FiniteLosses, TrainState, create_state, make_train_step
 
 IMAGES = 20_000
 
 Advance = Callable[[TrainState, int], tuple[TrainState, Losses, int]]
-"""Takes steps, see `Feed.advance`."""
+"""Takes steps, see `Programs.advance`."""
 
 # Dense bfloat16, as the maker states it.
 _PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12}
@@ -79,18 +78,19 @@ class Training:
         labels = rng.integers(0, 7, images).astype(np.int32)
         self._records = Records(labels, [""] * images, pixels.__getitem__)
 
-    def feed(self, source: str) -> Advance:
+    def feed(self, source: str, options: Mapping[str, str | bool] | None = None) -> Advance:
         """Returns what takes steps as training does with this `config.input`."""
-        return FEEDS[source](
-            self._step,
-            self._state,
+        batches = INPUTS[source](
             self._records,
             batch_size=self._batch_size,
             seeds=self._seeds,
             augmentation=self._augmentation,
             members=self.members,
-            ahead=steps_per_call(),
-        ).advance
+        )
+        programs = Programs(
+            self._step, self._state, batches, self.members, ahead=steps_per_call(), options=options
+        )
+        return programs.advance
 
     def one_batch(self, compiler_options: Mapping[str, str | bool]) -> Advance:
         """Returns what takes steps, as many by a call as training does, on one and the same batch.
@@ -179,8 +179,7 @@ def _ways(training: Training) -> Iterator[tuple[str, Callable[[], Advance]]]:
     yield "fer_jax", lambda: training.feed("host")
     yield 'fer_jax, input = "device"', lambda: training.feed("device")
     if jax.default_backend() == "gpu":
-        with mock.patch.object(feed, "compiler_options", dict):
-            yield 'fer_jax, input = "device", XLA\'s options', lambda: training.feed("device")
+        yield 'fer_jax, input = "device", XLA\'s options', lambda: training.feed("device", {})
 
 
 def _facts(config: ConfigDict, training: Training) -> dict[str, Any]:
@@ -215,7 +214,7 @@ def _forward_flops(build: Callable[..., nnx.Module], batch_size: int) -> float:
     mesh = jax.make_mesh((1, 1), axes, types, devices=jax.devices("cpu")[:1])
     graph, params, statistics = abstract_network(build, mesh)
     batch = jax.ShapeDtypeStruct((batch_size, 48, 48, 1), np.uint8)
-    with mock.patch.object(convolution, "compiler_options", dict):
+    with convolutions():
         return make_predict(graph, mesh).lower(params, statistics, batch).cost_analysis()["flops"]
 
 

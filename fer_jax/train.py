@@ -28,9 +28,10 @@ from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
 from fer_jax.training.checkpoints import SCORES
 from fer_jax.training.ensemble import Members, member_configs
-from fer_jax.training.feed import FEEDS, Feed, choose_input
+from fer_jax.training.input import INPUTS, Input, choose_input
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
+from fer_jax.training.programs import Programs
 from fer_jax.training.run import Run, finish_ensemble, mean_epoch, open_runs
 from fer_jax.training.step import (
     FiniteLosses,
@@ -115,17 +116,16 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             mixup=config.mixup,
             ema_decay=config.ema_decay,
         )
-        feed = FEEDS[config.input](
-            train_step,
-            state,
+        source = INPUTS[config.input](
             training,
             batch_size=config.batch_size,
             seeds=seeds,
             augmentation=Augmentation.from_config(config),
             members=members,
-            ahead=min(steps_per_epoch, config.checkpoint_every_steps or steps_per_epoch),
         )
-        state = _restore(runs, state, feed, members)
+        ahead = min(steps_per_epoch, config.checkpoint_every_steps or steps_per_epoch)
+        programs = Programs(train_step, state, source, members, ahead=ahead)
+        state = _restore(runs, state, source, members)
         step = int(np.max(state.step))
         if not step:
             state = _load_pretrained(config, state, members)
@@ -160,7 +160,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             while step < epoch * steps_per_epoch:
                 every = config.checkpoint_every_steps or steps_per_epoch
                 save_at = min(epoch * steps_per_epoch, (step // every + 1) * every)
-                state, latest, taken = feed.advance(state, save_at - step)
+                state, latest, taken = programs.advance(state, save_at - step)
                 losses.add(step + 1, latest)
                 step += taken
                 table.advance(taken * config.batch_size)
@@ -169,7 +169,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                 if (stop or step == save_at) and step < epoch * steps_per_epoch:
                     losses.check_all()
                     seconds = time.perf_counter() - started
-                    for k, (run, position) in enumerate(zip(runs, feed.positions(), strict=True)):
+                    for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
                         run.save(members.pick(state, k), position, seconds=seconds)
                     if stop:
                         sys.exit(f"stopped at step {step}; the same command goes on from there")
@@ -197,7 +197,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             losses.add(step, val_losses[..., None])
             losses.check_all()
             state = end_epoch(state, val_losses)
-            for k, (run, position) in enumerate(zip(runs, feed.positions(), strict=True)):
+            for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
                 member = members.pick(state, k)
                 if run.finished:  # Early: it is kept where the others are, to resume with them.
                     run.save(member, position, seconds=0.0)
@@ -234,7 +234,7 @@ def class_weights(
     return (len(labels) / (classes * counts)).astype(np.float32)
 
 
-def _restore(runs: Sequence[Run], state: TrainState, feed: Feed, members: Members) -> TrainState:
+def _restore(runs: Sequence[Run], state: TrainState, source: Input, members: Members) -> TrainState:
     """Goes back to the latest step of which all runs have a checkpoint, if there is one."""
     step = max(set.intersection(*(run.checkpoints.steps() for run in runs)), default=0)
     for run in runs:
@@ -243,7 +243,7 @@ def _restore(runs: Sequence[Run], state: TrainState, feed: Feed, members: Member
         return state
     restored = [run.restore(step, members.pick(state, k)) for k, run in enumerate(runs)]
     states, positions = zip(*restored, strict=True)
-    feed.move_to(positions)
+    source.move_to(positions)
     return members.stack(states)
 
 

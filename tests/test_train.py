@@ -15,7 +15,7 @@ from configs import base
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.train import train
-from fer_jax.training.feed import FEEDS
+from fer_jax.training.input import INPUTS
 from fer_jax.workdir import read_run
 
 
@@ -90,11 +90,11 @@ def test_learns(config, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("feed", FEEDS)
-def test_resumes_as_if_never_stopped(config, tmp_path, feed):
+@pytest.mark.parametrize("source", INPUTS)
+def test_resumes_as_if_never_stopped(config, tmp_path, source):
     """Stopped within the second epoch: the same losses, accuracies and predictions."""
     config.schedule = "plateau"
-    config.input = feed
+    config.input = source
     config.ema_decay = 0.9
     whole = train(config, tmp_path / "whole")
 
@@ -261,19 +261,19 @@ def test_evaluation_shapes_never_compile_again(config, tmp_path):
         assert compiled.count(function) == 1, compiled
 
 
-@pytest.mark.parametrize("feed", FEEDS)
-def test_two_processes_train_as_one(config, tmp_path, feed):
+@pytest.mark.parametrize("source", INPUTS)
+def test_two_processes_train_as_one(config, tmp_path, source):
     """The same losses on two processes of two devices each, which write one workdir."""
     config.epochs = 2
     config.data_dir, data_dir = "", config.data_dir
-    alone = train(_with(config, data_dir=data_dir, input=feed), tmp_path / "alone")
+    alone = train(_with(config, data_dir=data_dir, input=source), tmp_path / "alone")
     layers = repr(tuple(config.model.layers))
     port = 20_000 + os.getpid() % 20_000
     command = [
         *(sys.executable, "-m", "fer_jax.main", "--config=configs/base.py"),
         *(f"--config.data_dir={data_dir}", f"--workdir={tmp_path / 'shared'}"),
         *("--config.batch_size=16", "--config.eval_batch_size=32", "--config.epochs=2"),
-        *(f"--config.model.layers={layers}", f"--config.input={feed}", "--num_processes=2"),
+        *(f"--config.model.layers={layers}", f"--config.input={source}", "--num_processes=2"),
         f"--coordinator_address=localhost:{port}",
     ]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}

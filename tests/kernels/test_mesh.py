@@ -16,7 +16,8 @@ from fer_jax.inference.probabilities import make_predict
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
 from fer_jax.training.ensemble import Members
-from fer_jax.training.feed import HostFeed
+from fer_jax.training.input import HostInput
+from fer_jax.training.programs import Programs
 from fer_jax.training.step import create_state, make_train_step
 
 LAYERS = (("conv", 64), ("conv", 64), "batch_norm", ("max_pool", 4), ("conv", 64), "flatten")
@@ -53,16 +54,10 @@ def test_devices_exchange_no_images(build, batch, evaluated):
     step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
     images = np.zeros((batch, 48, 48, 1), np.uint8)
     records = Records(np.zeros(batch, np.int32), [""] * batch, images.__getitem__)
-    feed = HostFeed(
-        step,
-        state,
-        records,
-        batch_size=batch,
-        seeds=[0],
-        augmentation=Augmentation(),
-        members=members,
+    source = HostInput(
+        records, batch_size=batch, seeds=[0], augmentation=Augmentation(), members=members
     )
-    _, program = feed._programs.fitting(1)
+    _, program = Programs(step, state, source, members)._fitting(1)
     a_batch_of_images = batch * 12 * 12 * 64  # The fewest numbers a convolution reads here.
     assert all(size < a_batch_of_images / 2 for size in gathered_sizes(program.as_text()))
 

@@ -1,4 +1,4 @@
-"""Both feeds: the batches they train on, their resumption, and members beside single runs."""
+"""Both inputs and the programs they feed: batches, resumption, members beside single runs."""
 
 import dataclasses
 
@@ -13,9 +13,9 @@ from jax.sharding import AxisType
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
 from fer_jax.models.functional import abstract_network
-from fer_jax.training import feed as feeds
 from fer_jax.training.ensemble import Members
-from fer_jax.training.feed import FEEDS, choose_input
+from fer_jax.training.input import INPUTS, choose_input
+from fer_jax.training.programs import Programs
 from fer_jax.training.step import create_state, make_train_step
 
 IMAGES, BATCH = 90, 16
@@ -37,8 +37,8 @@ def two_devices_for_each(members, *, vectorize=None):
     return Members(members, mesh, vectorize=vectorize)
 
 
-def watched(feed, records, *, steps, seed=0, **augmentation):
-    """Returns all batches that a feed hands to the step, by a step which only writes them down.
+def watched(source, records, *, steps, seed=0, **augmentation):
+    """Returns all batches that an input hands to the step, by a step which only writes them down.
 
     Of each image one row, UInt8[48], which all others equal.
     """
@@ -58,18 +58,17 @@ def watched(feed, records, *, steps, seed=0, **augmentation):
         label=jnp.zeros((steps, BATCH), jnp.int32),
     )
     state = jax.device_put(state, members.state_sharding)
-    feed = FEEDS[feed](
-        step,
-        state,
+    batches = INPUTS[source](
         records,
         batch_size=BATCH,
         seeds=[seed],
         augmentation=Augmentation(**augmentation),
         members=members,
     )
+    programs = Programs(step, state, batches, members)
     taken = 0
     while taken < steps:
-        state, losses, count = feed.advance(state, steps - taken)
+        state, losses, count = programs.advance(state, steps - taken)
         assert losses.tolist() == [1.0] * count
         taken += count
     return np.asarray(state.row).reshape(-1, 48), np.asarray(state.label).reshape(-1)
@@ -90,9 +89,9 @@ class _Attributes(dict):
         return cls(zip(keys, leaves, strict=True))
 
 
-@pytest.mark.parametrize("feed", FEEDS)
-def test_each_pass_has_every_record_once_in_its_own_order(feed, records):
-    rows, labels = watched(feed, records, steps=45)
+@pytest.mark.parametrize("source", INPUTS)
+def test_each_pass_has_every_record_once_in_its_own_order(source, records):
+    rows, labels = watched(source, records, steps=45)
     numbers = rows[:, 0] // 2
     np.testing.assert_array_equal(labels, numbers % 7)
     passes = numbers.reshape(-1, IMAGES)
@@ -102,20 +101,20 @@ def test_each_pass_has_every_record_once_in_its_own_order(feed, records):
     assert len({tuple(one_pass) for one_pass in passes}) == 8
 
 
-@pytest.mark.parametrize("feed", FEEDS)
-def test_the_seed_decides(feed, records):
+@pytest.mark.parametrize("source", INPUTS)
+def test_the_seed_decides(source, records):
     one, same, other = (
-        watched(feed, records, steps=3, seed=seed, shift=0.1, flip=True)[0] for seed in (1, 1, 2)
+        watched(source, records, steps=3, seed=seed, shift=0.1, flip=True)[0] for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
 
 
-def test_both_feeds_augment_alike(records):
+def test_both_inputs_augment_alike(records):
     """Means and spreads of what shows how far images were shifted, and which were mirrored."""
     facts = []
-    for feed in FEEDS:
-        rows, _ = watched(feed, records, steps=180, shift=0.25, flip=True)
+    for source in INPUTS:
+        rows, _ = watched(source, records, steps=180, shift=0.25, flip=True)
         mirrored = rows[:, 47] < rows[:, 0]
         # A shifted ramp repeats its edge: the columns that all equal the first, or the last.
         edge = (rows == rows[:, :1]).sum(axis=1)
@@ -126,7 +125,7 @@ def test_both_feeds_augment_alike(records):
     np.testing.assert_allclose(facts[0][1:], facts[1][1:], atol=0.5)
 
 
-def trained(build, records, *, feed, steps, seeds, rates=(), vectorize=None, **options):
+def trained(build, records, *, source, steps, seeds, rates=(), vectorize=None, **options):
     """Returns each member's state, and its losses."""
     members = two_devices_for_each(len(seeds), vectorize=vectorize)
     graph, _, _ = abstract_network(build, members.mesh)
@@ -134,43 +133,41 @@ def trained(build, records, *, feed, steps, seeds, rates=(), vectorize=None, **o
     optimizer = optax.sgd(0.01, momentum=0.9)
     state = create_state(build, optimizer, None, members=members, seeds=seeds, rate_scales=rates)
     step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
-    feed = FEEDS[feed](
-        step,
-        state,
+    batches = INPUTS[source](
         records,
         batch_size=BATCH,
         seeds=seeds,
         augmentation=Augmentation(shift=0.1, flip=True),
         members=members,
-        **options,
     )
+    programs = Programs(step, state, batches, members, **options)
     losses, taken = [], 0
     while taken < steps:
-        state, latest, count = feed.advance(state, steps - taken)
+        state, latest, count = programs.advance(state, steps - taken)
         losses.append(np.asarray(latest).reshape(len(seeds), count))
         taken += count
     return [members.pick(state, k) for k in range(len(seeds))], np.concatenate(losses, axis=1)
 
 
-@pytest.mark.parametrize("feed", FEEDS)
-def test_many_steps_of_a_call_are_those_steps_one_by_one(feed, build, records):
+@pytest.mark.parametrize("source", INPUTS)
+def test_many_steps_of_a_call_are_those_steps_one_by_one(source, build, records):
     """Those that are left over are compiled for when they come, as after a stop within an epoch."""
-    (one,), by_ones = trained(build, records, feed=feed, steps=9, seeds=[3], most=1)
-    (many,), at_once = trained(build, records, feed=feed, steps=9, seeds=[3], most=7, ahead=7)
+    (one,), by_ones = trained(build, records, source=source, steps=9, seeds=[3], most=1)
+    (many,), at_once = trained(build, records, source=source, steps=9, seeds=[3], most=7, ahead=7)
     np.testing.assert_allclose(at_once, by_ones, atol=1e-5)
     assert int(one.step) == int(many.step) == 9
 
 
-@pytest.mark.parametrize("feed", FEEDS)
-def test_a_member_is_the_single_run_of_its_seed_and_rate(feed, build, records):
+@pytest.mark.parametrize("source", INPUTS)
+def test_a_member_is_the_single_run_of_its_seed_and_rate(source, build, records):
     """On the device as GPUs take members, on the host as CPUs do."""
-    rates, vectorize = (1.0, 0.1), feed == "device"
+    rates, vectorize = (1.0, 0.1), source == "device"
     members, losses = trained(
-        build, records, feed=feed, steps=6, seeds=[5, 6], rates=rates, vectorize=vectorize
+        build, records, source=source, steps=6, seeds=[5, 6], rates=rates, vectorize=vectorize
     )
     for k, rate in enumerate(rates):
         (alone,), of_alone = trained(
-            build, records, feed=feed, steps=6, seeds=[5 + k], rates=(rate,)
+            build, records, source=source, steps=6, seeds=[5 + k], rates=(rate,)
         )
         np.testing.assert_allclose(losses[k], of_alone[0], atol=2e-5)
         jax.tree.map(
@@ -189,11 +186,9 @@ def test_an_accelerator_keeps_what_fits_into_memory(records, monkeypatch):
     assert choose_input("auto", streamed) == choose_input("host", records) == "host"
 
 
-def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(
-    build, records, tmp_path, monkeypatch
-):
+def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(build, records, tmp_path):
     """A GPU cannot record a graph of what another process compiled; other programs are kept."""
-    monkeypatch.setattr(feeds, "compiler_options", lambda: {"xla_cpu_enable_fast_min_max": False})
+    options = {"xla_cpu_enable_fast_min_max": False}
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
 
@@ -204,7 +199,7 @@ def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(
 
     use_cache(dict(zip(names, (str(tmp_path), 0.0), strict=True)))
     try:
-        trained(build, records, feed="device", steps=2, seeds=[3])
+        trained(build, records, source="device", steps=2, seeds=[3], options=options)
         jax.jit(lambda x: x * len(str(tmp_path)))(jnp.ones(3))
     finally:
         use_cache(before)

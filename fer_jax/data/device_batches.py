@@ -1,0 +1,88 @@
+"""Training batches drawn on the devices, from images that are kept there.
+
+Order and augmentation follow from the seed and the number of the step: there is no input position
+to save.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
+
+from fer_jax.data.augment import Augmentation, augment
+from fer_jax.data.records import Records
+
+Batch = dict[str, Array]
+"""`image`: UInt8[batch, 48, 48, 1]; `label`: Int32[batch]."""
+
+
+def place(
+    records: Records, sharding: NamedSharding
+) -> tuple[UInt8[Array, "n 48 48 1"], Int[Array, " n"]]:
+    """Returns all images and labels on the devices.
+
+    Rows are split as `sharding` says; the last record is repeated until they divide.
+    """
+    devices = sharding.mesh.size
+    rows = np.arange(-(-len(records) // devices) * devices).clip(max=len(records) - 1)
+    images, labels = (
+        jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+        for array in (records.read(rows), records.labels[rows])
+    )
+    return images, labels
+
+
+def draw_batches(
+    seed: Int[Array, ""],
+    step: Int[Array, ""],
+    images: UInt8[Array, "n 48 48 1"],
+    labels: Int[Array, " n"],
+    *,
+    length: int,
+    steps: int,
+    batch_size: int,
+    augmentation: Augmentation,
+    sharding: NamedSharding | PartitionSpec,
+) -> Callable[[Int[Array, ""], Int[Array, ""] | int], Batch]:
+    """Returns what draws the batches of `steps` steps, the first of which is `step`.
+
+    Every record comes once in each pass over the data, in an order of that pass's own. A batch may
+    span two passes, so that no record is dropped.
+
+    Args:
+      seed: seed of order and augmentation.
+      step: number of the first step.
+      images: all images, see `place`.
+      labels: all labels.
+      length: number of records, without those repeated at the end.
+      steps: number of steps.
+      batch_size: rows of a batch.
+      augmentation: how images may be changed.
+      sharding: layout of a batch.
+
+    Returns:
+      A function from the number of a step, and its place among `steps`, to its batch.
+    """
+    order_key, augmentation_key = jax.random.split(jax.random.key(seed))
+    first_pass, offset = jnp.divmod(step * batch_size, length)
+    passes = 1 + -(-steps * batch_size // length)
+    order = jnp.concatenate(
+        [
+            jax.random.permutation(jax.random.fold_in(order_key, first_pass + k), length)
+            for k in range(passes)
+        ]
+    )
+
+    def draw(step: Int[Array, ""], place: Int[Array, ""] | int) -> Batch:
+        wanted = jax.lax.dynamic_slice_in_dim(order, offset + place * batch_size, batch_size)
+        key = jax.random.fold_in(augmentation_key, step)
+        uniforms: Float[Array, "batch draws"] = jax.random.uniform(
+            key, (batch_size, augmentation.draws)
+        )
+        batch = {"image": augment(images[wanted], uniforms, augmentation), "label": labels[wanted]}
+        return jax.lax.with_sharding_constraint(batch, sharding)
+
+    return draw

@@ -1,0 +1,185 @@
+"""Where the batches of a training program come from: the host, or images kept on the devices."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, override
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from fer_jax.data.augment import Augmentation
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.device_batches import Batch, draw_batches, place
+from fer_jax.data.host_batches import training_batches
+from fer_jax.data.records import Records
+from fer_jax.devices import to_devices
+from fer_jax.errors import UserError
+from fer_jax.training.ensemble import Members
+
+Draw = Callable[[Int[Array, ""], Any], Batch]
+"""From the number of a step, and that step's item, to its batch; traced inside the program."""
+
+
+class Input(Protocol):
+    """The batches of every member's own stream.
+
+    Every record comes once in each pass over the data, in an order of that pass's own. A batch may
+    span two passes, so that no record is dropped. The same seed gives the same batches.
+
+    Attributes:
+      shared: numbers of the program's arguments that all members share; the state is number 0.
+    """
+
+    shared: Sequence[int]
+
+    def next(self, count: int) -> Sequence[Any]:
+        """Returns what the program of the next `count` steps takes besides the state."""
+
+    def abstract(self, count: int) -> Sequence[Any]:
+        """Returns the same as `next` without values, or with them: shapes, types, placement."""
+
+    def trace(self, count: int, step: Int[Array, ""], *arguments: Any) -> tuple[Any, Draw]:
+        """Returns one item for each of `count` steps from `step` on, and what draws their batches.
+
+        It is traced inside the program, with one member's arguments.
+        """
+
+    def positions(self) -> list[Any]:
+        """Returns each member's place in its stream, to be saved as JSON."""
+
+    def move_to(self, positions: Sequence[Any]) -> None:
+        """Goes to what `positions` returned."""
+
+
+class HostInput(Input):
+    """Batches that Grain reads and augments on the host while the devices compute."""
+
+    shared = ()
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        batch_size: int,
+        seeds: Sequence[int],
+        augmentation: Augmentation,
+        members: Members,
+    ):
+        """Opens a stream for each seed, one seed for each member."""
+        self._batch_size, self._members = batch_size, members
+        self._streams = [
+            training_batches(
+                records,
+                batch_size=batch_size,
+                seed=seed,
+                augmentation=augmentation,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            for seed in seeds
+        ]
+
+    @override
+    def next(self, count):
+        drawn = [
+            jax.tree.map(lambda *steps: np.stack(steps), *itertools.islice(stream, count))
+            for stream in self._streams
+        ]
+        batches = jax.tree.map(lambda *members: self._members.array(members), *drawn)
+        return [to_devices(batches, self._members.batches_sharding)]
+
+    @override
+    def abstract(self, count):
+        members = () if self._members.count == 1 else (self._members.count,)
+        rows = (*members, count, self._batch_size)
+        array = functools.partial(jax.ShapeDtypeStruct, sharding=self._members.batches_sharding)
+        image = array((*rows, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8)
+        return [{"image": image, "label": array(rows, np.int32)}]
+
+    @override
+    def trace(self, count, step, batches):
+        return batches, lambda step, batch: batch
+
+    @override
+    def positions(self):
+        return [stream.get_state() for stream in self._streams]
+
+    @override
+    def move_to(self, positions):
+        for stream, position in zip(self._streams, positions, strict=True):
+            stream.set_state(position)
+
+
+class DeviceInput(Input):
+    """Batches drawn and augmented on the devices, which keep all images, split over them."""
+
+    shared = (2, 3)  # Images and labels; each member has a seed of its own.
+
+    def __init__(
+        self,
+        records: Records,
+        *,
+        batch_size: int,
+        seeds: Sequence[int],
+        augmentation: Augmentation,
+        members: Members,
+    ):
+        """Copies all images to the devices; arguments as for `HostInput`."""
+        mesh = members.mesh
+        spec = PartitionSpec("data" if members.count > 1 else mesh.axis_names)
+        rows = NamedSharding(mesh, spec)
+        images, labels = place(records, rows)
+        seed = jax.device_put(members.array(seeds).astype(np.int32), members.state_sharding)
+        self._arguments = [seed, images, labels]
+        self._members = members.count
+        self._draw = functools.partial(
+            draw_batches,
+            length=len(records),
+            batch_size=batch_size,
+            augmentation=augmentation,
+            # Inside a member's part of the mesh only the axis name can be given.
+            sharding=rows if members.count == 1 else spec,
+        )
+
+    @override
+    def next(self, count):
+        return self._arguments
+
+    @override
+    def abstract(self, count):
+        return self._arguments
+
+    @override
+    def trace(self, count, step, seed, images, labels):
+        return jnp.arange(count), self._draw(seed, step, images, labels, steps=count)
+
+    @override
+    def positions(self):
+        return [{}] * self._members
+
+    @override
+    def move_to(self, positions):
+        del positions
+
+
+INPUTS: dict[str, Callable[..., Input]] = {"host": HostInput, "device": DeviceInput}
+
+
+def choose_input(name: str, records: Records) -> str:
+    """Returns which of `INPUTS` a `config.input` means.
+
+    "auto" means "device" on a GPU or TPU, which steps faster than a host augments, if all images
+    are decoded in memory anyway; otherwise "host".
+
+    Raises:
+      UserError: there is no such input.
+    """
+    if name != "auto":
+        if name not in INPUTS:
+            raise UserError(f"input is {name!r}; choose one of auto, {', '.join(INPUTS)}")
+        return name
+    return "device" if records.in_memory and jax.default_backend() != "cpu" else "host"
