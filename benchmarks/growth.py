@@ -22,8 +22,8 @@ from absl import flags
 
 from benchmarks.resident import watch
 from benchmarks.time_fer_jax import Training, hardware
-from configs.published import small_cnn
 from fer_jax import cli
+from fer_jax.config import load_config
 from fer_jax.data.contract import PUBLISHED_COUNTS
 from fer_jax.errors import write_atomically
 from fer_jax.training.input import INPUTS
@@ -64,7 +64,8 @@ def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> 
     times: dict[int, list[float]] = {size: [] for size in sizes}
     for _, size in itertools.product(range(_ROUNDS.value), sizes):
         images, batch_size = arguments(size)
-        training = Training(small_cnn.get_config(), images=images, batch_size=batch_size)
+        config = load_config("published/small_cnn")
+        training = Training(config, images=images, batch_size=batch_size)
         times[size].append(1e6 / training.rate(training.feed(_INPUT.value), _SECONDS.value))
     return times
 

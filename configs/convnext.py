@@ -14,11 +14,11 @@ Keras's convnext_tiny_notop.h5 along with "--config.model.depths=(3,3,9,3)"
 
 from ml_collections import ConfigDict
 
-from configs import base
+from fer_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = default_config()
     config.model = ConfigDict(
         {
             "name": "convnext",

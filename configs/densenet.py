@@ -14,11 +14,11 @@ too with 3: --config.pretrained.file=FILE "--config.model.blocks=(6,12,24,16)"
 
 from ml_collections import ConfigDict
 
-from configs import base
+from fer_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = default_config()
     config.model = ConfigDict(
         {
             "name": "densenet",

@@ -13,11 +13,11 @@ logits' layer alone with --config.model.frozen_stages=9, the last convolutions t
 
 from ml_collections import ConfigDict
 
-from configs import base
+from fer_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = default_config()
     config.model = ConfigDict(
         {
             "name": "efficientnet",

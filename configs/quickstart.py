@@ -10,11 +10,11 @@ import os
 
 from ml_collections import ConfigDict
 
-from configs.published import small_cnn
+from fer_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = small_cnn.get_config()
+    config = load_config("published/small_cnn")
     if "FER2013_DIR" not in os.environ:
         config.data_dir = "data/sample"
         config.data_source = "sample"

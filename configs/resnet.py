@@ -14,11 +14,11 @@ cores train.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from fer_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = default_config()
     config.train_split = "train"
     config.validation_split = "public_test"
     config.model = ConfigDict(

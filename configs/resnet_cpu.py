@@ -13,15 +13,15 @@ had 68.04 and 69.52 %; with neither erasing nor mixup, 80 % of the images and 25
 
 from ml_collections import ConfigDict
 
-from configs import resnet
+from fer_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = resnet.get_config().unlock()
+    config = load_config("resnet")
     config.model.width = 32
     config.batch_size = 64
     config.optimizer = "adamw"
     config.learning_rate = 2e-3
     config.weight_decay = 0.05
     config.ema_decay = 0.995  # About an epoch's steps.
-    return config.lock()
+    return config

@@ -12,15 +12,15 @@ them beside other runs (n = 1, jax 0.11.2). One of them alone takes a step in 2.
 
 from ml_collections import ConfigDict
 
-from configs import resnet
+from fer_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = resnet.get_config().unlock()
+    config = load_config("resnet")
     config.ensemble = 8
     config.model.width = 32
     config.views = "ten_crop"
     config.steps_per_epoch = 16 * 224
     config.epochs = 3
     config.warmup_epochs = 2 / 16
-    return config.lock()
+    return config

@@ -44,8 +44,8 @@ def evaluate(
       workdir: of the run.
       split: see `DataSet.load`.
       checkpoint: "best", "latest" or a step.
-      views: of each image, whose probabilities are averaged, see `configs/base.py`; default: those
-        of the run.
+      views: of each image, whose probabilities are averaged, see `fer_jax/config.py`;
+        default: those of the run.
       data_dir: of the records; default: those that the run was trained on.
 
     Returns:

@@ -1,7 +1,7 @@
 """Trains the model of a config, or resumes a run that was stopped.
 
 It needs records, which `python -m data_prep` makes; configs/quickstart.py makes its own. Any knob
-of configs/base.py is a flag too.
+of fer_jax/config.py is a flag too.
 
 Example:
   python -m fer_jax.main --config=configs/resnet.py --config.batch_size=256
@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from fer_jax import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, see configs/base.py.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, see fer_jax/config.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run goes; default: runs/<config>.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator_address", None, "HOST:PORT of process 0, or auto to ask TPU pod, SLURM or MPI."

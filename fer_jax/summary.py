@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fer_jax.models.layers import Classifier
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Whose network, see configs/base.py.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Whose network, see fer_jax/config.py.")
 _FORMAT = flags.DEFINE_enum("format", "text", ["text", "json"], "A table, or the totals only.")
 flags.mark_flag_as_required("config")
 

@@ -47,7 +47,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains as `config` says, or resumes, and leaves everything in `workdir`.
 
     Args:
-      config: see `configs/base.py`.
+      config: see `fer_jax/config.py`.
       workdir: a new folder, or that of a run of the same config.
 
     Returns:

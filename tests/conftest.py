@@ -57,10 +57,10 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a small network on drawn faces, trained until it tells some of them apart."""
     # Imported here, for most tests do without.
-    from configs import base
+    from fer_jax.config import default_config
     from fer_jax.train import train
 
-    config = base.get_config()
+    config = default_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (("conv", 8), "max_pool", ("conv", 16), "max_pool", "max_pool", "flatten")
     config.batch_size, config.eval_batch_size = 16, 64

@@ -23,7 +23,7 @@ def ablation(tiny_data_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
     result = ablate(
         *(f"--workdir={folder}", f"--output={folder / 'table.md'}", "--only=erasing,views"),
-        *("--config=configs/base.py", f"--config.data_dir={tiny_data_dir}", "--config.epochs=1"),
+        *("--config=configs/cnn.py", f"--config.data_dir={tiny_data_dir}", "--config.epochs=1"),
         *("--config.batch_size=16", "--config.eval_batch_size=64", "--config.erasing=0.25"),
         "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",
     )
@@ -68,7 +68,7 @@ def test_the_table_has_what_an_evaluation_has(ablation, tiny_data_dir):
 
 def test_a_split_stands_in_one_column_though_it_chose_the_epoch(tiny_data_dir, tmp_path):
     result = ablate(
-        *(f"--workdir={tmp_path}", "--only=views", "--config=configs/base.py"),
+        *(f"--workdir={tmp_path}", "--only=views", "--config=configs/cnn.py"),
         *(f"--config.data_dir={tiny_data_dir}", "--config.epochs=1", "--config.batch_size=64"),
         *("--config.validation_split=public_test", "--config.train_split=train"),
         "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from benchmarks.time_fer_jax import Training
-from configs.published import large_cnn
+from fer_jax.config import load_config
 
 
 def run(*arguments, **options):
@@ -122,7 +122,7 @@ def test_a_peer_that_fails_ends_in_one_line_and_status_2(interpreter):
 def test_flops_are_those_of_convolutions_by_their_definition(monkeypatch):
     """Three of each multiplication and addition: forward, and for the two gradients."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)  # Or there are none but these here.
-    config = large_cnn.get_config()
+    config = load_config("published/large_cnn")
     flops = Training(config, images=64, batch_size=64).flops_per_image / 6
     sizes = [(48, 1, 32), (48, 32, 64), (24, 64, 128), (22, 128, 256), (11, 256, 512)]
     convolutions = sum(9 * size**2 * a * b for size, a, b in [*sizes, (11, 512, 512)])
@@ -171,7 +171,7 @@ def test_a_config_that_is_no_file_ends_in_one_line_and_status_2(benchmark):
 def test_a_start_is_told_part_by_part(tiny_data_dir, tmp_path):
     """Fails where the loop no longer calls what marks the parts' ends."""
     result = run(
-        *("-m", "benchmarks.time_start", time.monotonic(), "--config=configs/base.py"),
+        *("-m", "benchmarks.time_start", time.monotonic(), "--config=configs/cnn.py"),
         *("--config.model.layers=('max_pool','flatten')", f"--config.data_dir={tiny_data_dir}"),
         f"--workdir={tmp_path / 'run'}",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SMALL = (
-    *("--config=configs/base.py", "--config.batch_size=16", "--config.eval_batch_size=32"),
+    *("--config=configs/cnn.py", "--config.batch_size=16", "--config.eval_batch_size=32"),
     "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",
 )
 
@@ -60,7 +60,7 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
     [
         (["main"], "--config"),
         (["main", "--config=configs/nope.py"], "configs/nope.py"),
-        (["main", "--confg=configs/base.py"], "Did you mean: config"),
+        (["main", "--confg=configs/cnn.py"], "Did you mean: config"),
         (["main", *SMALL, "--config.lerning_rate=1"], 'Did you mean "learning_rate"'),
         (["main", *SMALL, "--config.model.layer=1"], 'Did you mean "layers"'),
         (["main", *SMALL, "--config.epochs=many"], "epochs=many"),
@@ -68,8 +68,8 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
         (["main", *SMALL, "--config.data_dir=nowhere"], "python -m data_prep"),
         (["evaluate", "--workdir=nowhere", "--split=test"], "nowhere is no workdir of a run"),
         (["evaluate", "--split=test"], "--workdir"),
-        (["summary", "--config=configs/base.py", "--format=yaml"], "<text|json>"),
-        (["summary", "--config=configs/base.py", "--config.model.name=vgg"], "of cnn, convnext"),
+        (["summary", "--config=configs/cnn.py", "--format=yaml"], "<text|json>"),
+        (["summary", "--config=configs/cnn.py", "--config.model.name=vgg"], "of cnn, convnext"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )

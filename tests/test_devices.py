@@ -52,7 +52,7 @@ def train(tiny_data_dir, workdir, flags, dtype="float32"):
     """Returns what is printed, and the mean loss of three steps of a run."""
     result = python(
         flags,
-        *("-m", "fer_jax.main", "--config=configs/base.py", f"--workdir={workdir}"),
+        *("-m", "fer_jax.main", "--config=configs/cnn.py", f"--workdir={workdir}"),
         *(f"--config.data_dir={tiny_data_dir}", "--config.batch_size=16", "--config.epochs=1"),
         *("--config.steps_per_epoch=3", f"--config.dtype={dtype}"),
         "--config.model.layers=(('conv',8),'max_pool',('conv',16),'max_pool','flatten')",

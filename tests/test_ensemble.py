@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_train import read_history, stop_at, without_time
 
-from configs import base
 from fer_jax import Predictor
+from fer_jax.config import default_config
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.reporting.predictions import read_predictions
@@ -16,7 +16,7 @@ from fer_jax.train import train
 
 @pytest.fixture(scope="module")
 def base_config(tiny_data_dir):
-    config = base.get_config()
+    config = default_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = ("max_pool", "max_pool", "flatten", ("dense", 16))
     config.optimizer = "sgd"

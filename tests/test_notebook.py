@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-from configs import base
+from fer_jax.config import default_config
 from fer_jax.train import train
 
 NOTEBOOK = Path("launch/evaluate_in_colab.ipynb")
@@ -14,7 +14,7 @@ NOTEBOOK = Path("launch/evaluate_in_colab.ipynb")
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_runs_from_top_to_bottom(tiny_data_dir, tmp_path):
-    config = base.get_config()
+    config = default_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (("conv", 4), ("max_pool", 4), "flatten")
     config.batch_size = 16

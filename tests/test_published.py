@@ -17,7 +17,7 @@ from PIL import Image
 from small_runs import make_run, predict
 
 from benchmarks.published_page import Result, make_page
-from configs.published import small_cnn
+from fer_jax.config import load_config
 from fer_jax.devices import device_kind
 from fer_jax.reporting.metrics import classification_metrics
 from fer_jax.train import train
@@ -73,7 +73,7 @@ def stop_after_first_epoch(config, workdir):
 
 def test_goes_on_with_what_was_stopped_and_leaves_what_is_finished(tiny_data_dir, tmp_path):
     runs, output = tmp_path / "runs", tmp_path / "page.md"
-    config = small_cnn.get_config()
+    config = load_config("published/small_cnn")
     config.data_dir, config.epochs = str(tiny_data_dir), 2
     config.eval_batch_size, config.memory_gib = 50, 2.0  # Of which the page does not tell.
     stop_after_first_epoch(config, runs / "small_cnn")

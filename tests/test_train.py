@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs import base
+from fer_jax.config import default_config
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.train import train
@@ -21,7 +21,7 @@ from fer_jax.workdir import read_run
 
 @pytest.fixture
 def config(tiny_data_dir):
-    config = base.get_config()
+    config = default_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (
         *(("conv", 8), "batch_norm", "max_pool", "max_pool", "max_pool", ("dropout", 0.2)),
@@ -270,7 +270,7 @@ def test_two_processes_train_as_one(config, tmp_path, source):
     layers = repr(tuple(config.model.layers))
     port = 20_000 + os.getpid() % 20_000
     command = [
-        *(sys.executable, "-m", "fer_jax.main", "--config=configs/base.py"),
+        *(sys.executable, "-m", "fer_jax.main", "--config=configs/cnn.py"),
         *(f"--config.data_dir={data_dir}", f"--workdir={tmp_path / 'shared'}"),
         *("--config.batch_size=16", "--config.eval_batch_size=32", "--config.epochs=2"),
         *(f"--config.model.layers={layers}", f"--config.input={source}", "--num_processes=2"),

@@ -12,11 +12,11 @@ NVIDIA H200, beside other runs.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from fer_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = default_config()
     config.shift = 0.0
     config.flip = False
     end_of_block = ("batch_norm", "max_pool", ("dropout", 0.25))

@@ -11,11 +11,11 @@ and on what large_cnn.py names.
 
 from ml_collections import ConfigDict
 
-from configs.published import large_cnn
+from fer_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = large_cnn.get_config()
+    config = load_config("published/large_cnn")
     config.shift = 0.2
     config.flip = True
     config.rotation = 40.0

@@ -15,11 +15,11 @@ what vgg16_transfer.py names. --config.model.frozen_stages=3 trains the last sta
 
 from ml_collections import ConfigDict
 
-from configs.published import vgg16_transfer
+from fer_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = vgg16_transfer.get_config()
+    config = load_config("published/vgg16_transfer")
     config.model = ConfigDict({"name": "resnet50_v1", "image_size": 224, "frozen_stages": 4})
     config.balance_classes = True
     return config

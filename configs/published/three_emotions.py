@@ -9,11 +9,11 @@ are running statistics.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from fer_jax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    config = base.get_config()
+    config = default_config()
     config.classes = ("angry", "happy", "neutral")
     config.shift = 0.0
     config.flip = False

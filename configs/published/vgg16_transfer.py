@@ -18,11 +18,11 @@ default, and on how long early stopping waits, as in large_cnn.py. Neither it no
 
 from ml_collections import ConfigDict
 
-from configs.published import large_cnn
+from fer_jax.config import load_config
 
 
 def get_config() -> ConfigDict:
-    config = large_cnn.get_config()
+    config = load_config("published/large_cnn")
     config.train_split = "train"
     config.validation_split = "public_test"
     config.shift = 0.1

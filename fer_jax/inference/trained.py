@@ -78,7 +78,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     Args:
       workdir: of the run.
       checkpoint: "best", "latest" or a step; each member of an ensemble has its own best.
-      views: see `configs/base.py`; default: those of the run.
+      views: see `fer_jax/config.py`; default: those of the run.
 
     Raises:
       UserError: there is no such run or checkpoint.

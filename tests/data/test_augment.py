@@ -10,7 +10,7 @@ import scipy.stats
 from keras.src.legacy.preprocessing.image import ImageDataGenerator
 from PIL import Image
 
-from configs import base
+from fer_jax.config import default_config
 from fer_jax.data.augment import (
     CROP_RATIO,
     ERASED_AREAS,
@@ -228,4 +228,4 @@ def test_nothing_asked_for_changes_nothing(images, uniforms):
 
 
 def test_is_read_from_a_config():
-    assert Augmentation.from_config(base.get_config()) == Augmentation(shift=0.1, flip=True)
+    assert Augmentation.from_config(default_config()) == Augmentation(shift=0.1, flip=True)

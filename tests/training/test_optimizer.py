@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
+from fer_jax.config import default_config
 from fer_jax.errors import UserError
 from fer_jax.training.optimizer import (
     create_optimizer,
@@ -16,7 +16,7 @@ from fer_jax.training.optimizer import (
 
 
 def configured(**changes):
-    config = base.get_config()
+    config = default_config()
     config.update(changes)
     return config
 

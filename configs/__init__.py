@@ -1,1 +1,0 @@
-"""What to train. `base.py` documents every knob; each other file states only what differs."""

@@ -1,0 +1,285 @@
+"""Every knob of a run: its default, the values it takes, and the files that set it."""
+
+import difflib
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fer_jax.errors import UserError
+
+
+def default_config() -> ConfigDict:
+    """Returns every knob with its default, locked: a misspelt key is an error."""
+    config = ConfigDict()
+    config.seed = 0  # Seed of parameters, order, augmentation and dropout.
+
+    # Data. An empty data_dir means $FER2013_DIR, then data/fer2013 in the current folder. If the
+    # folder holds no records, `python -m data_prep --source <data_source>` makes them; an empty
+    # data_source makes none.
+    config.data_dir = ""
+    config.data_source = ""
+    # Splits: train, public_test, private_test, test (both tests), and the two stratified parts of
+    # train, train_80 and validation_20.
+    config.train_split = "train_80"
+    config.validation_split = "validation_20"
+    # Classes to tell apart, such as ("angry", "happy"), or angry,happy on the command line. Empty:
+    # all seven.
+    config.classes = ()
+    # A split that fits into this many GiB is decoded once, at the start. A larger one is decoded
+    # image by image as the images are used.
+    config.memory_gib = 4.0
+    # host: Grain reads and augments batches. device: all images are kept on the devices, which
+    # augment them and take many steps at a time; this needs memory there and few CPU cores. auto:
+    # device on a GPU or TPU, host on a CPU.
+    config.input = "auto"
+    config.batch_size = 64  # Images in a batch, over all devices and processes.
+    config.eval_batch_size = 512
+    # Views of each image whose probabilities are averaged in evaluation: one (the image), flip (the
+    # image and its mirror image), ten_crop (44x44 crops of the corners and the centre, and their
+    # mirror images).
+    config.views = "one"
+
+    # Augmentation of training images. Images move by whole pixels unless rotation, shear, zoom or
+    # crop is on.
+    config.shift = 0.1  # Largest shift each way, as a fraction of height and width.
+    config.flip = True  # Mirror every second image.
+    config.rotation = 0.0  # Largest rotation each way, in degrees.
+    config.shear = 0.0  # Largest angle each way by which columns lean, in degrees.
+    config.zoom = 0.0  # Divide height and width each by a factor from 1 - zoom to 1 + zoom.
+    config.crop = 1.0  # Smallest area of a random crop, as a fraction of the image's. 1: no crop.
+    config.erasing = 0.0  # Probability that a random rectangle is erased.
+
+    # Model: a name of fer_jax.models.MODELS, and the arguments of that function.
+    config.model = ConfigDict(
+        {
+            "name": "cnn",
+            "channels": 1,  # The grey image is repeated to this many channels.
+            "layers": (
+                *(("conv", 32), ("conv", 32), "batch_norm", "max_pool", ("dropout", 0.25)),
+                *(("conv", 64), ("conv", 64), "batch_norm", "max_pool", ("dropout", 0.25)),
+                *(("conv", 128), ("conv", 128), "batch_norm", "max_pool", ("dropout", 0.25)),
+                *("flatten", ("dense", 256), "batch_norm", ("dropout", 0.5)),
+            ),
+        }
+    )
+    # Initial weights: an .h5 file (Keras) or .safetensors file (timm, torchvision), as a path, or
+    # as a URL with its SHA-256 digest.
+    config.pretrained = ConfigDict({"file": "", "sha256": ""})
+    config.dtype = "float32"  # Type of the computation. Most CPUs lack the other one, bfloat16.
+
+    # Optimisation.
+    config.epochs = 25
+    config.steps_per_epoch = 0  # 0: as many as one pass over the training images takes.
+    config.optimizer = "adam"  # adam, adamw, rmsprop or sgd (Nesterov momentum 0.9).
+    config.learning_rate = 1e-3
+    config.weight_decay = 0.0
+    config.clip_norm = 0.0  # Largest global norm of the gradient. 0: no limit.
+    config.schedule = "constant"  # constant, cosine (to zero) or plateau.
+    config.warmup_epochs = 0.0  # The learning rate rises linearly from zero over these.
+    # schedule = "plateau" multiplies the learning rate by `factor` after `patience` epochs in which
+    # the validation loss has not fallen by `min_delta`.
+    config.plateau = ConfigDict({"factor": 0.2, "patience": 6, "min_delta": 1e-4})
+    # Stop after this many epochs without such a fall. 0: never.
+    config.early_stopping_patience = 0
+    config.label_smoothing = 0.0
+    config.mixup = 0.0  # Alpha of the beta distribution that mixes pairs of images. 0: no mixing.
+    # Evaluate an exponential moving average of the weights with this decay per step. 0: evaluate
+    # the weights.
+    config.ema_decay = 0.0
+    config.balance_classes = False  # Weigh class c by n / (classes * n_c) in the loss.
+
+    # Checkpoints: the latest, and the best by val_accuracy or val_loss.
+    config.best_by = "val_accuracy"
+    config.checkpoint_every_steps = 0  # Save within an epoch too. 0: after each epoch only.
+
+    # Train this many networks at once, from seeds `seed`, `seed` + 1, ... Each has its own workdir,
+    # `member_<k>`, and evaluation takes the mean of their predictions.
+    config.ensemble = 1
+    config.learning_rates = ()  # Learning rate of each member. Empty: `learning_rate` for all.
+
+    config.profile = 0  # Steps to record, after the first ones, into the workdir's profile/.
+    return config.lock()
+
+
+_MOST = 2**31 - 1  # Steps and seeds are int32 on the devices.
+
+_Rule = tuple[Callable[[Any], bool], str]
+"""Whether a knob takes a value, and what to give instead of one that it does not take."""
+
+
+def _whole(least: int, most: int = _MOST) -> _Rule:
+    def accepts(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+    return accepts, f"give {least} or more, a whole number up to {most:,}"
+
+
+def _number(accepts: Callable[[float], bool], advice: str) -> _Rule:
+    return lambda value: _is_number(value) and accepts(value), f"give {advice}"
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < 3.4e38  # float32's largest number; false for NaN.
+
+
+def _are_classes(names: Any) -> bool:
+    distinct = {name for name in names if isinstance(name, str) and name}
+    return len(distinct) == len(names) != 1
+
+
+_AMOUNT = _number(lambda value: value >= 0, "0 or more, a finite number")
+_FRACTION = _number(lambda value: 0 <= value < 1, "a fraction in [0, 1)")
+_SWITCH: _Rule = (lambda value: isinstance(value, bool), "give True or False")
+_TEXT: _Rule = (lambda value: isinstance(value, str), "give text")
+_NAME: _Rule = (lambda value: isinstance(value, str) and value != "", "give a name")
+
+_RULES: dict[str, _Rule] = {
+    "seed": _whole(0),
+    "data_dir": _TEXT,
+    "data_source": _TEXT,
+    "train_split": _NAME,
+    "validation_split": _NAME,
+    "classes": (_are_classes, "give two or more different names, or none for all classes"),
+    "memory_gib": _AMOUNT,
+    "input": _NAME,
+    "batch_size": _whole(1, 2**20),
+    "eval_batch_size": _whole(1, 2**20),
+    "views": _NAME,
+    "shift": _FRACTION,
+    "flip": _SWITCH,
+    "rotation": _number(lambda value: 0 <= value <= 180, "0 or more degrees, up to 180"),
+    "shear": _number(lambda value: 0 <= value < 90, "0 or more degrees, below 90"),
+    "zoom": _FRACTION,
+    "crop": _number(lambda value: 0 < value <= 1, "a fraction in (0, 1]"),
+    "erasing": _number(lambda value: 0 <= value <= 1, "a probability"),
+    "model.name": _NAME,
+    "pretrained.file": _TEXT,
+    "pretrained.sha256": (
+        lambda value: bool(re.fullmatch("([0-9a-fA-F]{64})?", value)),
+        "give 64 hexadecimal digits, or none",
+    ),
+    "dtype": _NAME,
+    "epochs": _whole(1, 10**6),
+    "steps_per_epoch": _whole(0),
+    "optimizer": _NAME,
+    "learning_rate": _AMOUNT,
+    "weight_decay": _AMOUNT,
+    "clip_norm": _AMOUNT,
+    "schedule": _NAME,
+    "warmup_epochs": _AMOUNT,
+    "plateau.factor": _number(lambda value: 0 < value < 1, "a fraction in (0, 1)"),
+    "plateau.patience": _whole(1),
+    "plateau.min_delta": _AMOUNT,
+    "early_stopping_patience": _whole(0),
+    "label_smoothing": _FRACTION,
+    "mixup": _AMOUNT,
+    "ema_decay": _FRACTION,
+    "balance_classes": _SWITCH,
+    "best_by": (("val_accuracy", "val_loss").__contains__, "choose one of val_accuracy, val_loss"),
+    "checkpoint_every_steps": _whole(0),
+    "ensemble": _whole(1, 1000),
+    "learning_rates": (
+        lambda rates: all(_AMOUNT[0](rate) for rate in rates),
+        "give numbers of 0 or more",
+    ),
+    "profile": _whole(0),
+}
+"""The rule of every knob. Tables elsewhere hold the names of networks, optimisers and the like."""
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` if a knob is missing or unknown, or a value is one that it does not take.
+
+    Names that are keys of a table, such as those of optimisers, are checked where the table is.
+    """
+    values = dict(_leaves(config.to_dict()))
+    for key in values:
+        if key not in _RULES and not key.startswith("model."):
+            raise UserError(f"there is no knob {key}{_nearest(key, _RULES)}")
+    for key, (accepts, advice) in _RULES.items():
+        if key not in values:
+            raise UserError(f"{key} is missing; {advice}")
+        if values[key] is None or not accepts(values[key]):
+            raise UserError(f"{key} is {values[key]!r}; {advice}")
+    if config.learning_rates and not config.learning_rate:
+        raise UserError("learning_rates are told as multiples of learning_rate, which is 0; set it")
+    if config.seed + config.ensemble - 1 > _MOST:
+        raise UserError(f"seed is {config.seed}; give less, for each member adds 1 to it")
+    if config.epochs * config.steps_per_epoch > _MOST:
+        raise UserError(f"epochs times steps_per_epoch is above {_MOST:,}; give fewer of either")
+
+
+def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shipped() -> dict[str, Path]:
+    """Returns the files of the configs that come with fer_jax, by name."""
+    installed = Path(__file__).parent / "configs"
+    folder = installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+    files = sorted(folder.rglob("*.py"))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
+def find_config(name: str) -> Path:
+    """Returns the file of a config.
+
+    Args:
+      name: name of one that comes with fer_jax, such as "resnet" or "published/small_cnn"; or the
+        path of a file.
+
+    Raises:
+      UserError: there is no such config, and the message has the nearest names.
+    """
+    shipped = _shipped()
+    path = shipped.get(name, Path(name))
+    if not path.is_file():
+        problem = "is a folder, not a config" if path.is_dir() else "is neither a config nor a file"
+        raise UserError(f"{name!r} {problem}{_nearest(name.removesuffix('.py'), shipped)}")
+    return path
+
+
+def load_config(name: str) -> ConfigDict:
+    """Returns what `get_config()` of a config's file returns, locked.
+
+    Args:
+      name: see `find_config`.
+
+    Raises:
+      UserError: there is no such file, or it fails; the message has the line.
+    """
+    path = find_config(name)
+    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec"), namespace)
+        config = namespace["get_config"]() if "get_config" in namespace else None
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        place = f"{path}, line {line}" if line else str(path)
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise UserError(f"{place}: {type(error).__name__}: {' '.join(text.split())}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: give it a function get_config() that returns a ConfigDict")
+    return config.lock()
+
+
+def _nearest(name: str, names: Mapping[str, Any]) -> str:
+    """Returns a question after the nearest names, or all of them where none is near."""
+    stems = {other.rpartition("/")[2]: other for other in names}
+    near = difflib.get_close_matches(name, names) or [
+        stems[stem] for stem in difflib.get_close_matches(name.rpartition("/")[2], stems)
+    ]
+    return f"; did you mean {' or '.join(near)}?" if near else f"; choose one of {', '.join(names)}"
