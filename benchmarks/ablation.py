@@ -48,7 +48,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 NAMES = (*OPTIONS, "views")
 TEST_SPLIT = "public_test"
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/resnet.py", "The recipe.")
+_CONFIG = cli.define_config("resnet", what="The recipe.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Has, or gets, a run of each.", required=True)
 _ONLY = flags.DEFINE_list("only", list(NAMES), "Options to try.")
 _OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the table to.")

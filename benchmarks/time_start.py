@@ -58,4 +58,4 @@ if __name__ == "__main__":
     call_after(DataSet, "load", lambda: end("data"))
     call_after(Lowered, "compile", lambda: end("compilation"))
     FiniteLosses.add = stop  # type: ignore[method-assign]
-    cli.run(main.main)
+    cli.run(main.main, main.define_flags)

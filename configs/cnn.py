@@ -2,3 +2,7 @@
 
 python -m fer_jax.main --config=configs/cnn.py
 """
+
+from fer_jax.config import default_config
+
+get_config = default_config

@@ -1,20 +1,41 @@
 """Trains, evaluates and explains facial-expression classifiers on FER-2013.
 
-`fer_jax.Predictor` predicts with a trained model.
+`train`, `evaluate` and `Predictor` are imported on first use, since JAX takes seconds to import.
 """
 
+import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fer_jax.evaluate import evaluate
     from fer_jax.inference.predictor import Predictor
+    from fer_jax.train import train
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "evaluate", "train"]
+
+_MODULES = {
+    "Predictor": "fer_jax.inference.predictor",
+    "evaluate": "fer_jax.evaluate",
+    "train": "fer_jax.train",
+}
+
+
+class _Package(types.ModuleType):
+    """A package whose `train` and `evaluate` are functions though modules have the same names."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Python binds a submodule here once it is imported.
+        if name in _MODULES and isinstance(value, types.ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
 
 
 def __getattr__(name: str) -> Any:
-    # On first use only: it imports JAX, which takes seconds.
-    if name != "Predictor":
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fer_jax.inference.predictor import Predictor
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
-    return Predictor
+
+sys.modules[__name__].__class__ = _Package

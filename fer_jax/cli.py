@@ -1,23 +1,74 @@
-"""How every command starts and ends: flags by absl, one line and exit status 2 for a mistake."""
+"""The command `fer_jax`, and how every command starts and ends.
+
+Flags are absl's. A mistake ends in one line and exit status 2.
+"""
 
 import os
 import platform
+import re
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.tuple_parser import TupleParser
 
+from fer_jax.config import load_config, suggest
 from fer_jax.errors import UserError
 
+COMMANDS = {
+    "prepare": ("data_prep", "turns FER-2013 into records", "--source sample --data_dir data"),
+    "train": ("fer_jax.main", "trains a config, or resumes", "--config=quickstart"),
+    "evaluate": (
+        "fer_jax.evaluate",
+        "evaluates a run on a split",
+        "--workdir=runs/quickstart --split=public_test",
+    ),
+    "predict": (
+        "fer_jax.predict",
+        "predicts pictures, videos, a camera",
+        "--workdir=runs/quickstart photos/ --detect_faces",
+    ),
+    "compare": ("fer_jax.compare", "puts runs side by side", "runs/cnn runs/resnet"),
+    "summary": ("fer_jax.summary", "lists a network's layers", "--config=resnet"),
+}
+"""From a command to the module that it runs, a description and an example's arguments."""
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+flags.disclaim_key_flags()  # A flag defined here belongs to the command that asks for it.
+
+
+def main() -> None:
+    """Runs the command that the first argument names, as `python -m` runs its module."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print("usage: fer_jax COMMAND …, and fer_jax COMMAND --help for its flags\n")
+        for command, (_, description, example) in COMMANDS.items():
+            print(f"  {command:8}  {description:35}  fer_jax {command} {example}")
+        return
+    if name not in COMMANDS:
+        _exit(UserError(f"there is no command {name!r}{suggest(name, COMMANDS)}"))
+    sys.argv[1:] = arguments
+    runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+
+
+def run(
+    main: Callable[[Sequence[str]], None], define_flags: Callable[[], Any] | None = None
+) -> None:
     """Runs `main` with the arguments that are no flags.
 
-    What the user can mend, a wrong flag or a `UserError`, ends in one line on standard error and
-    exit status 2; Ctrl-C in 130; anything else in its traceback and 1.
+    A mistake of the user, a wrong flag or a `UserError`, ends in one line on standard error and
+    exit status 2, Ctrl-C in 130, and anything else in its traceback and 1.
+
+    Args:
+      main: the command. It finds its flags in `flags.FLAGS`.
+      define_flags: defines them. They exist only once the command starts: importing a command's
+        module adds none to another program.
     """
+    if define_flags:
+        define_flags()
     try:
         app.run(lambda arguments: _exit_on_user_error(main, arguments), flags_parser=_parse)
     except KeyboardInterrupt:
@@ -27,13 +78,54 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(1)
 
 
-def use_huge_pages() -> None:
-    """Starts the command anew, in its place, so that its memory comes in large pages under Linux.
+def define_config(default: str | None = None, *, what: str) -> flags.FlagHolder:
+    """Defines --config, a name or a path, and --config.KEY for each of its knobs."""
+    # Without a default: it is loaded only after the parser is ours.
+    holder = config_flags.DEFINE_config_file("config", None, what)
+    flags.FLAGS["config"].parser = _ConfigParser()
+    if default is None:
+        flags.mark_flag_as_required("config")
+    else:
+        flags.set_default(holder, default)
+    config_flags.register_flag_parser_for_type(tuple, _WordsParser())
+    return holder
 
-    XLA on a CPU allocates the intermediate results of each step anew, and a page of them is handed
-    out at its first touch: with small ones this takes up to a quarter of the time, see
-    `benchmarks/huge_pages.md`. The GNU C library reads at the start alone that it is to ask for
-    large ones; `GLIBC_TUNABLES` goes before where it names `glibc.malloc.hugetlb`.
+
+class _ConfigParser(flags.ArgumentParser):
+    """Loads the config, and refuses a flag of a knob that it lacks."""
+
+    def parse(self, argument: str) -> ConfigDict:
+        config = load_config(argument)
+        for path in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(sys.argv), re.MULTILINE):
+            node = config
+            for key in path.split("."):
+                keys = dict.fromkeys(node) if isinstance(node, ConfigDict) else {}
+                if key not in keys:
+                    raise UserError(f"there is no --config.{path}{suggest(key, keys)}")
+                node = node[key]
+        return config
+
+    def flag_type(self) -> str:
+        return "name or path"
+
+
+class _WordsParser(TupleParser):
+    """Takes `angry,happy` for two words, which ml_collections takes for one."""
+
+    def parse(self, argument: Any) -> tuple:
+        values = super().parse(argument)
+        if len(values) == 1 and isinstance(values[0], str) and values[0] == argument:
+            return tuple(word.strip() for word in argument.split(","))
+        return values
+
+
+def use_huge_pages() -> None:
+    """Restarts the command in its own process, so that Linux gives it memory in huge pages.
+
+    XLA on a CPU allocates the intermediate results of every step anew, and the kernel hands out
+    each page at its first touch. With small pages this takes up to a quarter of the time, see
+    `benchmarks/huge_pages.md`. The GNU C library reads only at the start whether to ask for huge
+    ones. A `GLIBC_TUNABLES` that names `glibc.malloc.hugetlb` takes precedence.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if platform.libc_ver()[0] == "glibc" and "glibc.malloc.hugetlb" not in tunables:
@@ -44,10 +136,10 @@ def use_huge_pages() -> None:
 def set_up_jax() -> None:
     """Chooses devices and a cache for compiled programs; call it before JAX is used.
 
-    Compiled programs, small ones too, are kept between runs in `~/.cache/fer_jax`, unless
+    Compiled programs, also small ones, are kept between runs in `~/.cache/fer_jax`, unless
     `JAX_COMPILATION_CACHE_DIR` and JAX's other variables say otherwise.
     """
-    # Not at the top: a wrong flag is told without waiting seconds for JAX to be imported.
+    # Imported here: a wrong flag is reported without waiting seconds for JAX.
     import jax
 
     from fer_jax.devices import use_cores
@@ -63,7 +155,7 @@ def set_up_jax() -> None:
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:
-    """Raises `UserError` where words follow the command that are no flags."""
+    """Raises `UserError` if there are arguments that are no flags."""
     if arguments[1:]:
         raise UserError(f"unexpected {' '.join(arguments[1:])!r}; give options as --name=value")
 
@@ -71,15 +163,12 @@ def refuse_arguments(arguments: Sequence[str]) -> None:
 def _parse(argv: Sequence[str]) -> list[str]:
     try:
         arguments: list[str] = flags.FLAGS(argv)
-        if "config" in flags.FLAGS:
-            flags.FLAGS.config.lock()  # A file that could not be read is told at the first use.
-    except SystemExit:  # Of --help, which absl ends with status 1.
+    except SystemExit:  # absl ends --help with status 1.
         sys.exit(0)
     except BrokenPipeError:
         raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # config_flags reports a misspelt key, a value of a wrong type, or a missing file in any of
-        # these ways, some of them over several lines.
+    except (UserError, flags.Error, LookupError, TypeError, ValueError) as error:
+        # config_flags reports a value of a wrong type in any of these ways, on one line or several.
         _exit(error)
     if flags.FLAGS["verbosity"].using_default_value:
         # absl would raise it to INFO, and the libraries' notes would bury the table of epochs.
@@ -95,8 +184,5 @@ def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequen
 
 
 def _exit(error: Exception) -> NoReturn:
-    cause = error.args[0] if error.args else error
-    if isinstance(cause, KeyError):  # config_flags wraps one, whose text would be a repr.
-        cause = f"no config key {cause.args[0]}"
-    print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)

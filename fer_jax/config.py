@@ -3,9 +3,9 @@
 import difflib
 import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -107,36 +107,42 @@ def default_config() -> ConfigDict:
 
 _MOST = 2**31 - 1  # Steps and seeds are int32 on the devices.
 
-_Rule = tuple[Callable[[Any], bool], str]
-"""Whether a knob takes a value, and what to give instead of one that it does not take."""
+
+class _Rule(NamedTuple):
+    """The values that a knob takes: their type, a test of them, and what to give instead."""
+
+    kind: type | tuple[type, ...]
+    accepts: Callable[[Any], bool]
+    advice: str
+
+    def holds(self, value: Any) -> bool:
+        of_kind = isinstance(value, self.kind) and isinstance(value, bool) == (self.kind is bool)
+        return of_kind and self.accepts(value)
 
 
 def _whole(least: int, most: int = _MOST) -> _Rule:
-    def accepts(value: Any) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-    return accepts, f"give {least} or more, a whole number up to {most:,}"
+    advice = f"give {least} or more, a whole number up to {most:,}"
+    return _Rule(int, lambda value: least <= value <= most, advice)
 
 
 def _number(accepts: Callable[[float], bool], advice: str) -> _Rule:
-    return lambda value: _is_number(value) and accepts(value), f"give {advice}"
+    return _Rule((int, float), accepts, f"give {advice}")  # No comparison holds for NaN.
 
 
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and abs(value) < 3.4e38  # float32's largest number; false for NaN.
+def _several(accepts: Callable[[Any], bool], advice: str) -> _Rule:
+    return _Rule((tuple, list), accepts, f"give {advice}")
 
 
-def _are_classes(names: Any) -> bool:
+def _are_classes(names: Collection[Any]) -> bool:
     distinct = {name for name in names if isinstance(name, str) and name}
     return len(distinct) == len(names) != 1
 
 
-_AMOUNT = _number(lambda value: value >= 0, "0 or more, a finite number")
+_AMOUNT = _number(lambda value: 0 <= value < 3.4e38, "0 or more, a number that float32 holds")
 _FRACTION = _number(lambda value: 0 <= value < 1, "a fraction in [0, 1)")
-_SWITCH: _Rule = (lambda value: isinstance(value, bool), "give True or False")
-_TEXT: _Rule = (lambda value: isinstance(value, str), "give text")
-_NAME: _Rule = (lambda value: isinstance(value, str) and value != "", "give a name")
+_SWITCH = _Rule(bool, lambda _: True, "give True or False")
+_TEXT = _Rule(str, lambda _: True, "give text")
+_NAME = _Rule(str, bool, "give a name")
 
 _RULES: dict[str, _Rule] = {
     "seed": _whole(0),
@@ -144,7 +150,7 @@ _RULES: dict[str, _Rule] = {
     "data_source": _TEXT,
     "train_split": _NAME,
     "validation_split": _NAME,
-    "classes": (_are_classes, "give two or more different names, or none for all classes"),
+    "classes": _several(_are_classes, "two or more different names, or none for all classes"),
     "memory_gib": _AMOUNT,
     "input": _NAME,
     "batch_size": _whole(1, 2**20),
@@ -159,7 +165,8 @@ _RULES: dict[str, _Rule] = {
     "erasing": _number(lambda value: 0 <= value <= 1, "a probability"),
     "model.name": _NAME,
     "pretrained.file": _TEXT,
-    "pretrained.sha256": (
+    "pretrained.sha256": _Rule(
+        str,
         lambda value: bool(re.fullmatch("([0-9a-fA-F]{64})?", value)),
         "give 64 hexadecimal digits, or none",
     ),
@@ -180,12 +187,15 @@ _RULES: dict[str, _Rule] = {
     "mixup": _AMOUNT,
     "ema_decay": _FRACTION,
     "balance_classes": _SWITCH,
-    "best_by": (("val_accuracy", "val_loss").__contains__, "choose one of val_accuracy, val_loss"),
+    "best_by": _Rule(
+        str,
+        lambda value: value in ("val_accuracy", "val_loss"),
+        "choose one of val_accuracy, val_loss",
+    ),
     "checkpoint_every_steps": _whole(0),
     "ensemble": _whole(1, 1000),
-    "learning_rates": (
-        lambda rates: all(_AMOUNT[0](rate) for rate in rates),
-        "give numbers of 0 or more",
+    "learning_rates": _several(
+        lambda rates: all(map(_AMOUNT.holds, rates)), "numbers of 0 or more"
     ),
     "profile": _whole(0),
 }
@@ -200,12 +210,12 @@ def check(config: ConfigDict) -> None:
     values = dict(_leaves(config.to_dict()))
     for key in values:
         if key not in _RULES and not key.startswith("model."):
-            raise UserError(f"there is no knob {key}{_nearest(key, _RULES)}")
-    for key, (accepts, advice) in _RULES.items():
+            raise UserError(f"there is no knob {key}{suggest(key, _RULES)}")
+    for key, rule in _RULES.items():
         if key not in values:
-            raise UserError(f"{key} is missing; {advice}")
-        if values[key] is None or not accepts(values[key]):
-            raise UserError(f"{key} is {values[key]!r}; {advice}")
+            raise UserError(f"{key} is missing; {rule.advice}")
+        if not rule.holds(values[key]):
+            raise UserError(f"{key} is {values[key]!r}; {rule.advice}")
     if config.learning_rates and not config.learning_rate:
         raise UserError("learning_rates are told as multiples of learning_rate, which is 0; set it")
     if config.seed + config.ensemble - 1 > _MOST:
@@ -244,7 +254,7 @@ def find_config(name: str) -> Path:
     path = shipped.get(name, Path(name))
     if not path.is_file():
         problem = "is a folder, not a config" if path.is_dir() else "is neither a config nor a file"
-        raise UserError(f"{name!r} {problem}{_nearest(name.removesuffix('.py'), shipped)}")
+        raise UserError(f"{name!r} {problem}{suggest(name.removesuffix('.py'), shipped)}")
     return path
 
 
@@ -276,10 +286,12 @@ def load_config(name: str) -> ConfigDict:
     return config.lock()
 
 
-def _nearest(name: str, names: Mapping[str, Any]) -> str:
-    """Returns a question after the nearest names, or all of them where none is near."""
-    stems = {other.rpartition("/")[2]: other for other in names}
+def suggest(name: str, names: Mapping[str, Any]) -> str:
+    """Returns the end of an error about an unknown name: the nearest names, or all of them."""
+    last_parts = {other.rpartition("/")[2]: other for other in names}
     near = difflib.get_close_matches(name, names) or [
-        stems[stem] for stem in difflib.get_close_matches(name.rpartition("/")[2], stems)
+        last_parts[part] for part in difflib.get_close_matches(name.rpartition("/")[2], last_parts)
     ]
-    return f"; did you mean {' or '.join(near)}?" if near else f"; choose one of {', '.join(names)}"
+    if near:
+        return f". Did you mean {' or '.join(f'"{other}"' for other in near)}?"
+    return f"; choose one of {', '.join(names)}" if names else ""

@@ -1,6 +1,6 @@
 """Evaluates a checkpoint of a run on a split: table, report.html and .json, predictions, pictures.
 
-It needs the workdir of a run of `python -m fer_jax.main`, and records.
+It needs the workdir that `python -m fer_jax.main` left, and records.
 
 Example:
   python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
@@ -19,14 +19,6 @@ from absl import flags
 from fer_jax import cli
 from fer_jax.errors import UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.", required=True)
-_SPLIT = flags.DEFINE_string("split", None, "Which images, for example test.", required=True)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
-_VIEWS = flags.DEFINE_enum(
-    "views", None, ["one", "flip", "ten_crop"], "Average over these, if not those of the run."
-)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Records, if not those of the run.")
-
 
 def evaluate(
     workdir: str | os.PathLike,
@@ -38,24 +30,23 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluates a run's checkpoint on a split, and writes `eval/<split>` into its workdir.
 
-    Of an ensemble, the mean prediction of its members, and each of them in its own workdir.
+    For an ensemble: the mean prediction of its members, and each member in its own workdir.
 
     Args:
-      workdir: of the run.
+      workdir: folder of the run.
       split: see `DataSet.load`.
       checkpoint: "best", "latest" or a step.
-      views: of each image, whose probabilities are averaged, see `fer_jax/config.py`;
-        default: those of the run.
-      data_dir: of the records; default: those that the run was trained on.
+      views: views of each image whose probabilities are averaged, see `fer_jax/config.py`;
+        default: the run's.
+      data_dir: folder of the records; default: the one that the run was trained on.
 
     Returns:
       The report, as in report.json.
 
     Raises:
-      UserError: there is no such run, checkpoint, data set or split, there are no such views, or
-        classes differ.
+      UserError: the run, checkpoint, data set, split or views do not exist, or classes differ.
     """
-    # Imported here, so that a wrong flag is told at once.
+    # Imported here: a wrong flag is reported at once.
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.inference.trained import load_trained
     from fer_jax.reporting.evaluation import write_evaluation
@@ -78,22 +69,34 @@ def evaluate(
     return write_evaluation(predictions, members)
 
 
+def define_flags() -> None:
+    """Defines --workdir and the others."""
+    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    flags.DEFINE_string("split", None, "Images to evaluate on, for example test.", required=True)
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
+    flags.DEFINE_enum(
+        "views", None, ["one", "flip", "ten_crop"], "Views to average over, if not the run's."
+    )
+    flags.DEFINE_string("data_dir", None, "Records, if not those of the run.")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Evaluates and prints the table."""
+    options = flags.FLAGS
     cli.refuse_arguments(arguments)
     cli.set_up_jax()
     report = evaluate(
-        _WORKDIR.value,
-        _SPLIT.value,
-        checkpoint=_CHECKPOINT.value,
-        views=_VIEWS.value,
-        data_dir=_DATA_DIR.value,
+        options.workdir,
+        options.split,
+        checkpoint=options.checkpoint,
+        views=options.views,
+        data_dir=options.data_dir,
     )
 
     from fer_jax.reporting.evaluation import print_report
 
-    print_report(report, f"{_CHECKPOINT.value} checkpoint of {_WORKDIR.value}, {_SPLIT.value}")
+    print_report(report, f"{options.checkpoint} checkpoint of {options.workdir}, {options.split}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

@@ -1,7 +1,8 @@
 """Trains the model of a config, or resumes a run that was stopped.
 
-It needs records, which `python -m data_prep` makes; configs/quickstart.py makes its own. Any knob
-of fer_jax/config.py is a flag too.
+It needs records, which `python -m data_prep` makes; the config quickstart makes its own. --config
+takes a path, or the name of a config that comes with fer_jax, such as resnet or
+published/small_cnn. Every knob of fer_jax/config.py is a flag too.
 
 Example:
   python -m fer_jax.main --config=configs/resnet.py --config.batch_size=256
@@ -12,6 +13,7 @@ report.html, figures/, TensorBoard's events and eval/ with the validation split.
 Several hosts run the same command, with --coordinator_address=auto on a TPU pod or under SLURM.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,39 +21,47 @@ from absl import flags
 from ml_collections import config_flags
 
 from fer_jax import cli
+from fer_jax.config import find_config
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train, see fer_jax/config.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run goes; default: runs/<config>.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, or auto to ask TPU pod, SLURM or MPI."
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes in all; auto knows.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which process this is; auto knows.")
-flags.mark_flag_as_required("config")
+
+def define_flags() -> None:
+    """Defines --config and the others."""
+    cli.define_config(what="What to train, see fer_jax/config.py.")
+    flags.DEFINE_string("workdir", None, "Where the run goes; default: runs/<config>.")
+    flags.DEFINE_string(
+        "coordinator_address", None, "HOST:PORT of process 0, or auto to ask TPU pod, SLURM or MPI."
+    )
+    flags.DEFINE_integer("num_processes", None, "Number of processes; auto knows it.")
+    flags.DEFINE_integer("process_id", None, "Number of this process; auto knows it.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Starts JAX, trains, and says what came of it."""
+    """Starts JAX, trains, and prints the result."""
+    options = flags.FLAGS
     cli.refuse_arguments(arguments)
     cli.use_huge_pages()
     cli.set_up_jax()
-    if _COORDINATOR.value:
+    if address := options.coordinator_address:
         import jax
 
-        address = None if _COORDINATOR.value == "auto" else _COORDINATOR.value
-        jax.distributed.initialize(address, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        address = None if address == "auto" else address
+        jax.distributed.initialize(address, options.num_processes, options.process_id)
 
-    # Imported here, so that a wrong flag is told at once.
+    # Imported here: a wrong flag is reported at once.
     from fer_jax.reporting.evaluation import print_report
     from fer_jax.train import train
 
-    config_file = Path(config_flags.get_config_filename(flags.FLAGS["config"]))
-    workdir = Path(_WORKDIR.value or Path("runs") / config_file.stem)
-    report = train(_CONFIG.value, workdir)["report"]
+    config_file = find_config(config_flags.get_config_filename(options["config"]))
+    workdir = Path(options.workdir or Path("runs") / config_file.stem)
+    report = train(options.config, workdir)["report"]
     if report is not None:
-        print_report(report, f"best checkpoint, {_CONFIG.value.validation_split}")
+        print_report(report, f"best checkpoint, {options.config.validation_split}")
         print(f"\neverything is in {workdir}")
+        print(
+            f"for TensorBoard: tensorboard --logdir {shlex.quote(str(workdir))}, "
+            "after `uv tool install tensorboard` or `pip install tensorboard`"
+        )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

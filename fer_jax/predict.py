@@ -29,26 +29,29 @@ from fer_jax.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the run.", required=True)
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
-_DETECT_FACES = flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
-_EXPLAIN = flags.DEFINE_bool(
-    "explain", False, "Show by Grad-CAM where a face bears out its label; needs --output."
-)
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for copies with boxes, labels, heat maps.")
-_FORMAT = flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Of what is printed.")
+
+def define_flags() -> None:
+    """Defines --workdir and the others."""
+    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
+    flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
+    flags.DEFINE_bool(
+        "explain", False, "Show by Grad-CAM what a face's label rests on; needs --output."
+    )
+    flags.DEFINE_string("output", None, "Folder for copies with boxes, labels, heat maps.")
+    flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Format of what is printed.")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Prints a line for each face, and writes the copies."""
-    names = arguments[1:]
+    options, names = flags.FLAGS, arguments[1:]
     if not names:
         raise UserError("name a picture, a folder, a pattern, a video or camera:0 to predict")
-    if _EXPLAIN.value and not _OUTPUT.value:
+    if options.explain and not options.output:
         raise UserError("--explain draws heat maps; say where to with --output=FOLDER")
-    output = Path(_OUTPUT.value) if _OUTPUT.value else None
+    output = Path(options.output) if options.output else None
 
-    # Imported here, so that a wrong flag is told at once.
+    # Imported here: a wrong flag is reported at once.
     from fer_jax.inference.sources import find_frames, is_camera
 
     live = any(map(is_camera, names))
@@ -62,12 +65,12 @@ def main(arguments: Sequence[str]) -> None:
     from fer_jax.inference.predictor import Predictor
     from fer_jax.inference.stream import predict_frames
 
-    predictor = Predictor.from_workdir(_WORKDIR.value, _CHECKPOINT.value)
+    predictor = Predictor.from_workdir(options.workdir, options.checkpoint)
     results = predict_frames(
         predictor,
         frames,
-        detect_faces=_DETECT_FACES.value,
-        explain=_EXPLAIN.value,
+        detect_faces=options.detect_faces,
+        explain=options.explain,
         keep_pictures=output is not None,
         at_once=live,
     )
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     assert isinstance(sys.stdout, io.TextIOWrapper)
     # A file's name need not be text: its bytes are printed as they are.
     sys.stdout.reconfigure(errors="surrogateescape", line_buffering=True)
-    print_line = FORMATS[_FORMAT.value](predictor.classes)
+    print_line = FORMATS[options.format](predictor.classes)
     pictures = unreadable = 0
     for result in results:
         for line in to_lines(result, predictor.classes):
@@ -118,4 +121,4 @@ class _Copies:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

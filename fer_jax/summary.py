@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
-from ml_collections import config_flags
 
 from fer_jax import cli
+from fer_jax.config import check
 from fer_jax.data.contract import CLASS_NAMES, IMAGE_SIZE
 
 if TYPE_CHECKING:
@@ -19,13 +19,9 @@ if TYPE_CHECKING:
 
     from fer_jax.models.layers import Classifier
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Whose network, see fer_jax/config.py.")
-_FORMAT = flags.DEFINE_enum("format", "text", ["text", "json"], "A table, or the totals only.")
-flags.mark_flag_as_required("config")
-
 
 def count_parameters(module: "nnx.Module") -> dict[str, int]:
-    """Returns how many numbers are trainable, not (statistics, frozen), and both together."""
+    """Returns the numbers of trainable values, of others (statistics, frozen), and of both."""
     import jax
 
     from fer_jax.models.functional import split
@@ -60,22 +56,29 @@ def list_layers(build: "Callable[[], Classifier]") -> list[tuple[str, str, int]]
     return rows
 
 
+def define_flags() -> None:
+    """Defines --config and --format."""
+    cli.define_config(what="Config of the network, see fer_jax/config.py.")
+    flags.DEFINE_enum("format", "text", ["text", "json"], "A table, or the totals only.")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Builds the network without its values and prints what it consists of."""
     cli.refuse_arguments(arguments)
+    config = flags.FLAGS.config
+    check(config)
     from flax import nnx
 
     from fer_jax.models import create_model
 
     def build() -> "Classifier":
-        config = _CONFIG.value
         classes = config.classes or CLASS_NAMES
         return create_model(
             config.model, num_classes=len(classes), dtype=config.dtype, rngs=nnx.Rngs(0)
         )
 
     totals = count_parameters(nnx.eval_shape(build))
-    if _FORMAT.value == "json":
+    if flags.FLAGS.format == "json":
         print(json.dumps(totals))
         return
 
@@ -94,4 +97,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

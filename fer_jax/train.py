@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
+from fer_jax.config import check
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.prepare import prepare_if_missing
 from fer_jax.data.records import find_data_dir, open_data_set
@@ -26,7 +27,6 @@ from fer_jax.models.functional import abstract_network
 from fer_jax.models.pretrained import load_pretrained
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
-from fer_jax.training.checkpoints import SCORES
 from fer_jax.training.ensemble import Members, member_configs
 from fer_jax.training.input import INPUTS, Input, choose_input
 from fer_jax.training.interruption import Interruption
@@ -59,7 +59,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
       UserError: config, data or workdir cannot be used, or a loss was not finite.
       SystemExit: stopped by a signal, after saving.
     """
-    _check(config)
+    check(config)
+    choose_views(config.views)
+    if config.ensemble > 1 and jax.process_count() > 1:
+        raise UserError("ensemble needs a single process; start one run per host instead")
     workdir = Path(workdir)
 
     # 1. Data.
@@ -262,26 +265,3 @@ def _load_pretrained(config: ConfigDict, state: TrainState, members: Members) ->
         ema = member.ema and jax.tree.map(jnp.copy, loaded)
         states.append(member.replace(**loaded, ema=ema))
     return members.stack(states)
-
-
-def _check(config: ConfigDict) -> None:
-    for key in ("epochs", "batch_size", "eval_batch_size", "ensemble"):
-        if config[key] < 1:
-            raise UserError(f"{key} is {config[key]}; give 1 or more")
-    if config.best_by not in SCORES:
-        raise UserError(f"best_by is {config.best_by!r}; choose one of {', '.join(SCORES)}")
-    choose_views(config.views)
-    for key in ("shift", "zoom", "label_smoothing", "ema_decay"):
-        if not 0 <= config[key] < 1:
-            raise UserError(f"{key} is {config[key]}; give a fraction in [0, 1)")
-    if not 0 < config.crop <= 1:
-        raise UserError(f"crop is {config.crop}; give a fraction in (0, 1]")
-    if not 0 <= config.erasing <= 1:
-        raise UserError(f"erasing is {config.erasing}; give a probability")
-    for key in ("mixup", "memory_gib", "profile"):
-        if config[key] < 0:
-            raise UserError(f"{key} is {config[key]}; give 0 or more")
-    if config.learning_rates and not config.learning_rate:
-        raise UserError("learning_rates are told as multiples of learning_rate, which is 0; set it")
-    if config.ensemble > 1 and jax.process_count() > 1:
-        raise UserError("ensemble needs a single process; start one run per host instead")

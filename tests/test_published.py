@@ -66,7 +66,7 @@ def stop_after_first_epoch(config, workdir):
             return step == 3  # The last of an epoch of 168 images in batches of 64.
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fer_jax.train.Interruption", Stopped)
+        patch.setattr(sys.modules["fer_jax.train"], "Interruption", Stopped)
         with pytest.raises(SystemExit, match="stopped after epoch 1"):
             train(config, workdir)
 

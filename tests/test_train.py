@@ -124,7 +124,7 @@ def stop_at(config, workdir, step):
             return super().asked(now)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fer_jax.train.Interruption", Stopping)
+        patch.setattr(sys.modules["fer_jax.train"], "Interruption", Stopping)
         with pytest.raises(SystemExit, match=f"stopped at step {step}"):
             train(config, workdir)
 
