@@ -102,7 +102,7 @@ def _train(result: Result, overrides: Sequence[str]) -> None:
 
 def _evaluate(result: Result) -> None:
     """Reads the reports of the best checkpoint, made anew where they are not of it or its views."""
-    from fer_jax.reporting.predictions import evaluation_dir
+    from fer_jax.reporting.evaluation import evaluation_dir
     from fer_jax.training.checkpoints import SCORES
 
     if not result.history:

@@ -191,7 +191,7 @@ def _circumstances(results: Sequence[Result]) -> str:
 
 def _row(result: Result) -> dict[str, str]:
     """Returns what is known of a row of the table, by its heading."""
-    from fer_jax.reporting.report import describe_speed
+    from fer_jax.reporting.run_page import describe_speed
 
     system = result.system
     row = {

@@ -49,8 +49,7 @@ def evaluate(
     # Imported here: a wrong flag is reported at once.
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.inference.trained import load_trained
-    from fer_jax.reporting.evaluation import write_evaluation
-    from fer_jax.reporting.predictions import Predictions
+    from fer_jax.reporting.evaluation import Evaluation, write_evaluation
     from fer_jax.workdir import member_workdirs
 
     workdir = Path(workdir)
@@ -60,13 +59,13 @@ def evaluate(
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     records = data.load(split)
     probabilities = model.probabilities(records)
-    predictions = Predictions(workdir, split, model.step, data, records, probabilities, model.views)
+    evaluation = Evaluation(workdir, split, model.step, data, records, probabilities, model.views)
     members = [
         evaluate(member, split, checkpoint=checkpoint, views=views, data_dir=data_dir)
         for member in member_workdirs(workdir, model.config)
         if member != workdir
     ]
-    return write_evaluation(predictions, members)
+    return write_evaluation(evaluation, members)
 
 
 def define_flags() -> None:

@@ -76,8 +76,8 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares a run its pictures and pages, which take most of the time of one so short."""
     for name in (
         "training.run._write_figures",
-        "training.run.write_report",
-        "reporting.evaluation.write_report",
+        "training.run.write_run_page",
+        "reporting.evaluation.write_run_page",
     ):
         monkeypatch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
     for name in ("plot_confusion_matrix", "plot_samples"):

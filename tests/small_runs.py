@@ -1,4 +1,4 @@
-"""Workdirs of runs that were never trained: what the pages read of one, made up in no time."""
+"""Workdirs of runs that were never trained, with made-up files for the pages to read."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 
 from fer_jax.data.records import Records
+from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.history import write_history
-from fer_jax.reporting.predictions import Predictions
 
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
 def make_run(workdir: Path, **config) -> Path:
-    """Writes the config.json and metrics.jsonl of a run; `config` changes what it was told."""
+    """Writes the config.json and metrics.jsonl of a run; `config` overrides knobs."""
     facts = {
         "config": {
             "epochs": 12,
@@ -59,14 +59,16 @@ def make_history(epochs: int) -> list[dict]:
     ]
 
 
-def predict(workdir: Path, n: int, *, split="test", classes=SEVEN, skill=2.0, name="{}.png"):
-    """Makes `Predictions` of `n` images, the same whatever the `skill` that they are met with."""
+def make_evaluation(
+    workdir: Path, n: int, *, split="test", classes=SEVEN, skill=2.0, name="{}.png"
+):
+    """Returns an evaluation on `n` images, the same images for every `skill`."""
     random = np.random.default_rng(0)
     labels = random.integers(0, len(classes), n).astype(np.int32)
     images = random.integers(0, 256, (n, 48, 48, 1), dtype=np.uint8)
     logits = 1.5 * random.normal(size=(n, len(classes))) + skill * np.eye(len(classes))[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    return Predictions(
+    return Evaluation(
         workdir=workdir,
         split=split,
         checkpoint_step=1234,

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
-from small_runs import SEVEN, make_run, predict
+from small_runs import SEVEN, make_evaluation, make_run
 
 from fer_jax.errors import UserError
 from fer_jax.reporting.comparison import compare_pairs, read_runs
 
 
 def evaluate(workdir, *, split="validation_20", **options):
-    predictions = predict(workdir, 400, split=split, **options)
-    predictions.directory.mkdir(parents=True)
-    (predictions.directory / "predictions.csv").write_text(predictions.to_csv())
+    evaluation = make_evaluation(workdir, 400, split=split, **options)
+    evaluation.directory.mkdir(parents=True)
+    (evaluation.directory / "predictions.csv").write_text(evaluation.to_csv())
 
 
 @pytest.fixture
@@ -131,8 +131,8 @@ def remove(name):
     [
         (drop_an_image, r"the same images \(1 are"),
         (relabel_an_image, r"the same images \(1 are"),
-        (rename_a_class, "tell other classes apart"),
-        (repeat_an_image, "file names come more than once"),
+        (rename_a_class, "have different classes"),
+        (repeat_an_image, "file names occur more than once"),
         (remove("config.json"), "is no workdir of a run"),
         (remove("metrics.jsonl"), "cannot read the history"),
         (

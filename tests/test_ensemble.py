@@ -10,7 +10,7 @@ from fer_jax import Predictor
 from fer_jax.config import default_config
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
-from fer_jax.reporting.predictions import read_predictions
+from fer_jax.reporting.evaluation import read_predictions
 from fer_jax.train import train
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side on one split: what each reaches, and whether they differ by chance."""
+"""Runs side by side on one split: their results, and whether the differences are chance."""
 
 import itertools
 import json
@@ -12,24 +12,24 @@ from jaxtyping import Bool
 
 from fer_jax.errors import UserError
 from fer_jax.reporting import figures
+from fer_jax.reporting.evaluation import Predictions, read_predictions
 from fer_jax.reporting.history import median_speed, read_history
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
 from fer_jax.reporting.pages import inline, write_page
-from fer_jax.reporting.predictions import SavedPredictions, read_predictions
-from fer_jax.reporting.report import HEADLINES, describe_speed
+from fer_jax.reporting.run_page import HEADLINES, describe_speed
 from fer_jax.reporting.significance import holm, mcnemar, paired_difference
 
 
-class Run(NamedTuple):
-    """What a workdir holds of a run.
+class ComparedRun(NamedTuple):
+    """One of the runs, read from its workdir.
 
     Attributes:
-      letter: that stands for the run in tables and curves.
-      workdir: as given.
-      facts: as in config.json.
-      history: as in metrics.jsonl.
+      letter: the run's name in tables and curves.
+      workdir: the run's workdir, as given.
+      facts: content of config.json.
+      history: content of metrics.jsonl.
       metrics: `classification_metrics` on the split, and their `intervals`.
-      correct: whether each image is right, in the order of the first run's.
+      correct: whether each image is predicted correctly, in the image order of the first run.
     """
 
     letter: str
@@ -44,13 +44,13 @@ class Pair(NamedTuple):
     """Two runs on the same images; see `fer_jax.reporting.significance`.
 
     Attributes:
-      first: letter of a run.
-      second: letter of another.
+      first: letter of one run.
+      second: letter of the other run.
       difference: first accuracy minus second, low and high end of its 95 % interval; fractions.
-      only_first: images that only the first has right.
-      only_second: images that only the second has right.
-      p: of McNemar's exact test.
-      p_holm: `p`, allowing for all pairs compared.
+      only_first: number of images that only the first run predicts correctly.
+      only_second: number of images that only the second run predicts correctly.
+      p: p-value of McNemar's exact test.
+      p_holm: `p`, adjusted for the number of pairs.
     """
 
     first: str
@@ -62,20 +62,20 @@ class Pair(NamedTuple):
     p_holm: float
 
 
-def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, list[Run]]:
-    """Reads two runs or more, all evaluated on the same images of a split.
+def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, list[ComparedRun]]:
+    """Reads two or more runs that were evaluated on the same images of a split.
 
     Args:
-      workdirs: of the runs.
-      split: its name; default: the one that all of them validated on.
+      workdirs: the runs.
+      split: name of the split; default: the validation split that all runs have in common.
 
     Returns:
       The split and the runs.
 
     Raises:
-      UserError: a run lacks what is needed, or the images differ.
+      UserError: a file of a run is missing, or the images or classes differ.
     """
-    from fer_jax.workdir import read_run  # takes JAX along
+    from fer_jax.workdir import read_run  # imports JAX
 
     if not 2 <= len(workdirs) <= len(string.ascii_uppercase):
         raise UserError(
@@ -88,15 +88,15 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
         if len(splits) > 1:
             raise UserError(f"the runs validated on {', '.join(sorted(splits))}; give --split")
         (split,) = splits
-    saved = [read_predictions(workdir, split) for workdir in workdirs]
+    predictions = [read_predictions(workdir, split) for workdir in workdirs]
     runs = []
-    for index, (workdir, of_run) in enumerate(zip(workdirs, saved, strict=True)):
-        order = _match(saved[0], of_run, f"{workdirs[0]} and {workdir}")
-        probabilities, labels = of_run.probabilities[order], of_run.labels[order]
-        metrics = classification_metrics(probabilities, labels, of_run.classes)
+    for index, (workdir, own) in enumerate(zip(workdirs, predictions, strict=True)):
+        order = _match(predictions[0], own, f"{workdirs[0]} and {workdir}")
+        probabilities, labels = own.probabilities[order], own.labels[order]
+        metrics = classification_metrics(probabilities, labels, own.classes)
         metrics["intervals"] = confidence_intervals(probabilities, labels)
         runs.append(
-            Run(
+            ComparedRun(
                 letter=string.ascii_uppercase[index],
                 workdir=workdir,
                 facts=facts[index],
@@ -108,8 +108,8 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
     return split, runs
 
 
-def compare_pairs(runs: Sequence[Run]) -> list[Pair]:
-    """Compares the accuracy of each run with that of each other one."""
+def compare_pairs(runs: Sequence[ComparedRun]) -> list[Pair]:
+    """Compares the accuracies of every two runs."""
     pairs = []
     for first, second in itertools.combinations(runs, 2):
         only_first = int((first.correct & ~second.correct).sum())
@@ -129,27 +129,27 @@ def compare_pairs(runs: Sequence[Run]) -> list[Pair]:
     return [pair._replace(p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
-def _match(one: SavedPredictions, other: SavedPredictions, which: str) -> list[int]:
-    """Returns where `other` has the images of `one`."""
+def _match(one: Predictions, other: Predictions, which: str) -> list[int]:
+    """Returns the rows of `other` in the image order of `one`."""
     truths = [
         {name: run.classes[label] for name, label in zip(run.filenames, run.labels, strict=True)}
         for run in (one, other)
     ]
     if set(one.classes) != set(other.classes):
-        raise UserError(f"{which} tell other classes apart: {one.classes} and {other.classes}")
+        raise UserError(f"{which} have different classes: {one.classes} and {other.classes}")
     if differing := {name for name, _ in truths[0].items() ^ truths[1].items()}:
         raise UserError(
-            f"{which} were not evaluated on the same images ({len(differing):,} are in one alone "
-            "or have another label); evaluate both on one --data_dir"
+            f"{which} were not evaluated on the same images ({len(differing):,} are in only one "
+            "of them or have another label); evaluate both with the same --data_dir"
         )
     if len(truths[1]) < len(other.filenames):
-        raise UserError(f"{which} cannot be matched: file names come more than once")
+        raise UserError(f"{which} cannot be matched: file names occur more than once")
     position = {name: index for index, name in enumerate(other.filenames)}
     return [position[name] for name in one.filenames]
 
 
-def print_comparison(split: str, runs: Sequence[Run], pairs: Sequence[Pair]) -> None:
-    """Prints two tables, 80 columns wide; arguments as for `write_comparison`."""
+def print_comparison(split: str, runs: Sequence[ComparedRun], pairs: Sequence[Pair]) -> None:
+    """Prints two tables, 80 columns wide. The arguments are those of `write_comparison`."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -174,7 +174,7 @@ def print_comparison(split: str, runs: Sequence[Run], pairs: Sequence[Pair]) -> 
         )
     paired = Table(title="Accuracy, image by image", title_justify="left", box=box.SIMPLE_HEAD)
     paired.add_column("pair", no_wrap=True)
-    headings = ["points (95 %)", "right in one alone", "McNemar's p"]
+    headings = ["points (95 %)", "only one correct", "McNemar's p"]
     for heading in [*headings, "Holm's p"] if len(pairs) > 1 else headings:
         paired.add_column(heading, justify="right", no_wrap=True)
     for pair in pairs:
@@ -190,14 +190,16 @@ def print_comparison(split: str, runs: Sequence[Run], pairs: Sequence[Pair]) -> 
     console.print(paired)
 
 
-def write_comparison(path: Path, split: str, runs: Sequence[Run], pairs: Sequence[Pair]) -> None:
-    """Writes the page, atomically.
+def write_comparison(
+    path: Path, split: str, runs: Sequence[ComparedRun], pairs: Sequence[Pair]
+) -> None:
+    """Writes the page atomically.
 
     Args:
-      path: of the page.
-      split: of `read_runs`.
-      runs: of `read_runs`.
-      pairs: of `compare_pairs`.
+      path: the page's file.
+      split: the split, from `read_runs`.
+      runs: the runs, from `read_runs`.
+      pairs: the pairs, from `compare_pairs`.
     """
     from fer_jax.workdir import flatten
 
@@ -219,6 +221,6 @@ def write_comparison(path: Path, split: str, runs: Sequence[Run], pairs: Sequenc
         differences={
             key: values
             for key in keys
-            if len(set(values := [of_run.get(key, "-") for of_run in facts])) > 1
+            if len(set(values := [fact.get(key, "-") for fact in facts])) > 1
         },
     )

@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a table that grows by a row each epoch, and a bar below it."""
+"""The terminal output of a training run: a table with a row per epoch, and a progress bar."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,10 @@ _HEADER = " epoch    train loss  accuracy    val loss  accuracy        rate    i
 
 
 class EpochTable:
-    """The table and the bar, a context manager. Only process 0 prints; a bar needs a terminal."""
+    """The table and the bar, as a context manager.
+
+    Only process 0 prints. The bar appears only in a terminal.
+    """
 
     def __init__(self, epochs: int, images_per_epoch: int, *, images_done: int):
         self._epochs = epochs
@@ -33,11 +36,11 @@ class EpochTable:
         self._bar.close()
 
     def advance(self, images: int) -> None:
-        """Moves the bar on, which shows images/s and the time left."""
+        """Advances the bar, which shows images/s and the remaining time."""
         self._bar.update(images)
 
     def add(self, epoch: Mapping[str, Any], *, best: bool) -> None:
-        """Adds the row of an epoch, marked where it is the best so far."""
+        """Prints the row of an epoch; `best` marks the best one so far."""
         self.write(
             f"{epoch['epoch']:>3}/{self._epochs:<3}"
             f"{epoch['train_loss']:>13.4f}{epoch['train_accuracy']:>10.2%}"

@@ -1,8 +1,8 @@
-"""Figures of a run and of an evaluation, for files, TensorBoard and pages.
+"""Figures of runs and evaluations, for files, TensorBoard and pages.
 
-They use matplotlib's objects alone, no pyplot: no global state, no display, and matplotlib is
-imported when the first figure is drawn. Colours are those of Okabe and Ito, which colour-blind
-readers tell apart; nothing is said by colour only.
+They use matplotlib's objects without pyplot, so there is no global state and no display. matplotlib
+is imported when the first figure is drawn. The colours are Okabe and Ito's, which colour-blind
+readers can tell apart. No information is in colour alone.
 """
 
 import html
@@ -34,7 +34,7 @@ _CSS_VARIABLES = {
 _LINES = ("-", "--", "-.", ":")
 _DPI = 150  # pixels per inch
 _GRID_COLUMNS = 7
-_PHONE = 3.6  # inches: the width of a phone's screen at the size that CSS gives an inch
+_PHONE = 3.6  # inches: the width of a phone's screen in CSS units
 
 PANELS = {
     "loss": (("train_loss", "val_loss"), 1),
@@ -42,21 +42,21 @@ PANELS = {
     "learning rate": (("learning_rate",), 1),
     "images/s": (("images_per_second",), 1),
 }
-"""Panels of curves: their columns of metrics.jsonl, the last one not of training, and a scale."""
+"""Columns of metrics.jsonl and scale of each panel; the last column is not a training column."""
 
 
 def plot_curves(
     history: Sequence[Mapping[str, Any]],
     panels: Sequence[str] = ("loss", "accuracy (%)", "learning rate"),
 ) -> "Figure":
-    """Plots metrics.jsonl, one epoch or more, over the epochs.
+    """Plots a history over its epochs.
 
-    A dotted line and a star mark the best validation accuracy, the first of equals. Values that are
-    None, metrics.jsonl's word for not finite, are left out.
+    A dotted line and a star mark the first epoch with the best validation accuracy. Values that
+    are None (in metrics.jsonl: not finite) are left out.
 
     Args:
-      history: as in metrics.jsonl.
-      panels: side by side, of "loss", "accuracy (%)", "learning rate" and "images/s".
+      history: rows of metrics.jsonl, at least one.
+      panels: keys of `PANELS`, drawn side by side.
     """
     figure = _new_figure(_PHONE * len(panels), 3.2)
     epochs = [epoch["epoch"] for epoch in history]
@@ -83,11 +83,11 @@ def plot_curves(
 
 
 def plot_validation(histories: Mapping[str, Sequence[Mapping[str, Any]]], panel: str) -> "Figure":
-    """Plots the last curve of a panel of `plot_curves` for several runs.
+    """Plots the last curve of a panel for several runs.
 
     Args:
-      histories: by a letter, which stands on the run's curve, so that colour is not needed.
-      panel: see `plot_curves`.
+      histories: rows of metrics.jsonl by the letter that marks the run's curve.
+      panel: a key of `PANELS`.
     """
     figure = _new_figure(_PHONE, 3.2)
     axes = figure.subplots()
@@ -99,7 +99,7 @@ def plot_validation(histories: Mapping[str, Sequence[Mapping[str, Any]]], panel:
             [epoch["epoch"] for epoch in history],
             scale * _column(history, key),
             color=next(colours),
-            # Another style each time that the colours begin again, and of neighbours.
+            # Neighbours differ in style, and so do curves of the same colour.
             linestyle=_LINES[(index + index // len(_LINES)) % len(_LINES)],
             linewidth=1.3,
             marker=rf"$\mathrm{{{letter}}}$",
@@ -113,9 +113,9 @@ def plot_validation(histories: Mapping[str, Sequence[Mapping[str, Any]]], panel:
 def plot_confusion_matrix(
     matrix: Int[np.ndarray, "classes classes"], classes: Sequence[str]
 ) -> "Figure":
-    """Draws counts, and percents of their row; rows are true classes, columns predicted ones.
+    """Draws counts and percentages of the row. Rows are true classes, columns predicted classes.
 
-    The colour follows the percent. A class without images has an empty row of zeros.
+    The colour shows the percentage. A class without images has a row of zeros.
     """
     matrix = np.asarray(matrix)
     totals = matrix.sum(axis=1, keepdims=True)
@@ -159,7 +159,7 @@ def plot_samples(
     confidences: Float[np.ndarray, " n"],
     classes: Sequence[str],
 ) -> "Figure":
-    """Draws one image or more, each titled with its true and its predicted class.
+    """Draws one or more images, each with its true and its predicted class as the title.
 
     Wrong predictions have a cross, bold type and a thick vermilion frame. `confidences` are the
     probabilities of the predicted classes, in [0, 1].
@@ -171,24 +171,24 @@ def plot_samples(
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(images) :]:
         axes.set_axis_off()
-    right = np.asarray(labels) == np.asarray(predicted)
+    correct = np.asarray(labels) == np.asarray(predicted)
     for index, axes in enumerate(grid[: len(images)]):
         axes.imshow(images[index, :, :, 0], cmap="gray", vmin=0, vmax=255)
         axes.set_xticks([])
         axes.set_yticks([])
-        colour, mark = (_INK, "✓") if right[index] else (_VERMILION, "✗")
+        colour, mark = (_INK, "✓") if correct[index] else (_VERMILION, "✗")
         axes.set_title(
             f"{classes[labels[index]]} /\n"
             f"{mark} {classes[predicted[index]]} {100 * confidences[index]:.0f} %",
             fontsize=8,
             color=colour,
-            fontweight="normal" if right[index] else "bold",
+            fontweight="normal" if correct[index] else "bold",
             pad=4,
             parse_math=False,
         )
-        axes.spines[:].set(color=colour, linewidth=0.5 if right[index] else 3)
+        axes.spines[:].set(color=colour, linewidth=0.5 if correct[index] else 3)
     figure.suptitle(
-        f"true / predicted class: {right.sum()} of {len(images)} correct",
+        f"true / predicted class: {correct.sum()} of {len(images)} correct",
         **_title(),
         x=0.01,
         ha="left",
@@ -201,30 +201,32 @@ def plot_reliability(
     confidence: Float[np.ndarray, " bins"],
     accuracy: Float[np.ndarray, " bins"],
 ) -> "Figure":
-    """Draws a reliability diagram over how many images each of its equal bins holds.
+    """Draws a reliability diagram above a histogram of its equal-width bins.
+
+    The error bars are Wilson's 95 % intervals.
 
     Args:
-      count: images.
-      confidence: their mean confidence, in [0, 1]; of an empty bin NaN.
-      accuracy: the part of them that is right. Its bars are Wilson's 95 % intervals.
+      count: number of images in each bin.
+      confidence: mean confidence in each bin, in [0, 1]; NaN for an empty bin.
+      accuracy: fraction of correct predictions in each bin; NaN for an empty bin.
     """
     from scipy.stats import binomtest
 
     figure = _new_figure(_PHONE, 3.7)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    full = count > 0
-    right = np.round(accuracy[full] * count[full]).astype(int)
+    occupied = count > 0
+    correct = np.round(accuracy[occupied] * count[occupied]).astype(int)
     intervals = np.array(
         [
             binomtest(hits, n).proportion_ci(method="wilson")
-            for hits, n in zip(right.tolist(), count[full].tolist(), strict=True)
+            for hits, n in zip(correct.tolist(), count[occupied].tolist(), strict=True)
         ]
     )
     upper.plot([0, 100], [0, 100], "--", color=_GREY, linewidth=1, label="perfectly calibrated")
     upper.errorbar(
-        100 * confidence[full],
-        100 * accuracy[full],
-        yerr=100 * np.abs(intervals.T - accuracy[full]),
+        100 * confidence[occupied],
+        100 * accuracy[occupied],
+        yerr=100 * np.abs(intervals.T - accuracy[occupied]),
         fmt="o",
         color=_BLUE,
         markersize=5,
@@ -252,13 +254,14 @@ def plot_precision_recall(
     share: float,
     chosen: tuple[float, float],
 ) -> "Figure":
-    """Draws one class's curve, small, to stand among those of the other classes.
+    """Draws the small precision-recall curve of one class.
 
     Args:
-      precision: in [0, 1], as `sklearn.metrics.precision_recall_curve` returns it.
-      recall: likewise.
-      share: of the class among the images: the precision of a guess. Dotted.
-      chosen: recall and precision of the most probable class, where the model stands. A dot.
+      precision: fractions from `sklearn.metrics.precision_recall_curve`.
+      recall: fractions from the same call.
+      share: fraction of the images in this class, which is the precision of a random guess; drawn
+        as a dotted line.
+      chosen: recall and precision when the most probable class is predicted; drawn as a dot.
     """
     figure = _new_figure(_PHONE / 2, 1.75)
     axes = figure.subplots()
@@ -276,10 +279,10 @@ def plot_precision_recall(
 def plot_class_shares(
     counts: Mapping[str, Int[np.ndarray, " classes"]], classes: Sequence[str]
 ) -> "Figure":
-    """Draws how the images of one to three sets fall into the classes, in percent of each set.
+    """Draws the distribution of one to three sets of images over the classes, in percent.
 
     Args:
-      counts: images of each class, by the name of the set; the bars keep this order.
+      counts: number of images in each class, by the set's name; the bars keep this order.
       classes: names.
     """
     figure = _new_figure(_PHONE, 0.17 * len(classes) * (len(counts) + 1) + 0.8)
@@ -290,8 +293,8 @@ def plot_class_shares(
         {"facecolor": "none", "edgecolor": _VERMILION, "hatch": "//////"},
         {"facecolor": _FAINT, "edgecolor": _GREY},
     )
-    for index, (name, of_class) in enumerate(counts.items()):
-        shares = 100 * of_class / of_class.sum()
+    for index, (name, count) in enumerate(counts.items()):
+        shares = 100 * count / count.sum()
         positions = np.arange(len(classes)) + (index + 0.5) * height - 0.42
         bars = axes.barh(positions, shares, 0.9 * height, linewidth=0.8, **looks[index])
         bars.set_label(name)
@@ -307,15 +310,15 @@ def plot_class_shares(
 
 
 def to_svg(figure: "Figure", description: str) -> str:
-    """Returns the figure as an `<svg>` element, to stand in an HTML page.
+    """Returns the figure as an `<svg>` element for an HTML page.
 
-    It scales to the width that the page gives it, its text is text, its background the page's, and
-    its colours are the page's CSS variables `--ink`, `--grey`, `--faint`, `--blue`, `--vermilion`,
-    `--green` and `--purple`, so that it follows the page into the dark.
+    It scales to the width of its container, its text stays text, and its background is
+    transparent. Its colours are the page's CSS variables `--ink`, `--grey`, `--faint`, `--blue`,
+    `--vermilion`, `--green` and `--purple`, so that it follows the page into dark mode.
 
     Args:
-      figure: drawn by this module.
-      description: for readers who cannot see it; tells it from the page's other figures.
+      figure: a figure of this module.
+      description: text for screen readers; unique within the page.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -324,15 +327,15 @@ def to_svg(figure: "Figure", description: str) -> str:
     for axes in figure.axes:
         axes.patch.set_visible(False)
     file = io.StringIO()
-    # The salt makes the names that the figure refers to within itself its own, and lasting ones.
+    # The salt makes the ids inside the figure unique within the page, and reproducible.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": description}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        FigureCanvasSVG(figure).print_svg(file, metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(file, metadata=no_metadata)
     head, body = file.getvalue().split("<svg", 1)[1].split(">", 1)
     (box,) = re.findall(r'viewBox="[^"]*"', head)
     for name, colour in _CSS_VARIABLES.items():
         body = body.replace(colour.lower(), f"var(--{name})")
-    # Names that count the parts of a figure, and so would come again in the next one.
+    # These ids number the parts of a figure, so they would repeat in the next one.
     body = re.sub(r' id="[\w.]+_\d+"', "", body)
     return f'<svg {box} role="img" aria-label="{html.escape(description)}">{body}'
 
@@ -347,7 +350,7 @@ def to_png(figure: "Figure") -> bytes:
 
 
 def _new_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure of that size in inches, which makes room for its labels by itself."""
+    """Returns an empty figure of this size in inches, laid out to fit its labels."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

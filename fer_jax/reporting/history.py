@@ -1,4 +1,4 @@
-"""metrics.jsonl: the history of a run, one object per epoch."""
+"""metrics.jsonl: the history of a run, one JSON object per epoch."""
 
 import json
 import math
@@ -20,26 +20,26 @@ HISTORY_KEYS = (
     "images_per_second",
     "seconds",
 )
-"""The keys of one epoch, in the order in which they are written."""
+"""The keys of one epoch, in the order of the file."""
 
 
 def write_history(path: str | os.PathLike, history: Sequence[Mapping[str, Any]]) -> None:
     """Writes the whole history atomically, one JSON object per line.
 
-    Floats that are not finite become null, which JSON has and NaN it has not. None stays null, so
-    that a history read back can be written again.
+    JSON has no NaN or infinity, so both become null. None becomes null too, so that a history can
+    be read and written again.
 
     Raises:
-      ValueError: an epoch lacks one of `HISTORY_KEYS` or has another.
+      ValueError: the keys of an epoch are not `HISTORY_KEYS`.
     """
     write_atomically(path, "".join(_line(epoch) + "\n" for epoch in history))
 
 
 def read_history(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads what `write_history` wrote, one epoch or more.
+    """Reads a file of `write_history` with at least one epoch.
 
     Raises:
-      UserError: there is none, or it is not whole.
+      UserError: the file is missing, empty or damaged.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -52,13 +52,13 @@ def read_history(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def median_speed(history: Sequence[Mapping[str, Any]]) -> float:
-    """Returns images/s of the median epoch, of one epoch or more."""
+    """Returns the median of the epochs' images/s; there is at least one epoch."""
     return statistics.median(epoch["images_per_second"] for epoch in history)
 
 
 def _line(epoch: Mapping[str, Any]) -> str:
     if wrong := set(epoch) ^ set(HISTORY_KEYS):
-        raise ValueError(f"missing or unknown keys {sorted(wrong)} in the history's {dict(epoch)}")
+        raise ValueError(f"missing or unknown keys {sorted(wrong)} in the epoch {dict(epoch)}")
     return json.dumps({key: _number(key, epoch[key]) for key in HISTORY_KEYS}, allow_nan=False)
 
 

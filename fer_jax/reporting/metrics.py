@@ -1,4 +1,4 @@
-"""Classification metrics from predicted probabilities."""
+"""Classification metrics of predicted probabilities."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,13 +9,13 @@ from jaxtyping import Float, Int
 _ECE_BINS = 15
 
 RESAMPLES = 2000
-"""Times that `confidence_intervals` draws `n` of `n` images with replacement."""
+"""Number of bootstrap resamples in `confidence_intervals`."""
 
 
 def score(
     probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
 ) -> tuple[float, float]:
-    """Returns mean -log p(label) in nats and accuracy, as `classification_metrics` does."""
+    """Returns `nll` and `accuracy` of `classification_metrics`."""
     correct = probabilities.argmax(axis=1) == labels
     return float(_losses(probabilities, labels).mean()), float(correct.mean())
 
@@ -27,17 +27,20 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Returns the metrics of `n` predictions as plain numbers, ready for JSON.
 
-    The keys: `n`; `accuracy`; `macro_f1`, the mean over all `classes`, those without images
-    included as 0; `weighted_f1`, the mean weighted by support; `nll`, the mean of -log p(label) in
-    nats; `ece`, see below; `classes`; `per_class`, `{class: {precision, recall, f1, support}}`,
-    where 0 / 0 is 0; and `confusion_matrix`, whose row is the true class and column the predicted.
+    The keys are:
+      n: number of images.
+      accuracy: fraction of correct predictions.
+      macro_f1: mean F1 over all `classes`; a class without images counts as 0.
+      weighted_f1: mean F1, weighted by support.
+      nll: mean of -log p(label) in nats; a probability of zero counts as the smallest normal
+        float32, 87.3 nats.
+      ece: expected calibration error (Guo et al., "On Calibration of Modern Neural Networks",
+        2017): the mean over images of |accuracy - mean confidence| of the image's bin. The 15
+        equal-width bins of the confidence are open on the left.
+      classes: names.
+      per_class: `{class: {precision, recall, f1, support}}`, where 0 / 0 is 0.
+      confusion_matrix: counts, with a row per true class and a column per predicted class.
     Fractions lie in [0, 1].
-
-    The expected calibration error is that of Guo et al., "On Calibration of Modern Neural
-    Networks" (2017), with 15 equal-width bins, open on the left, of the probability of the
-    predicted class: the mean over images of |accuracy - mean confidence| of the image's bin.
-
-    A probability of zero counts in `nll` as the smallest normal float32, 87.3 nats.
 
     Args:
       probabilities: rows that sum to 1, one column per class.
@@ -45,18 +48,17 @@ def classification_metrics(
       classes: names, in the order of the columns.
 
     Raises:
-      ValueError: nothing to measure, shapes or labels that do not fit, or rows that are no
-        probabilities.
+      ValueError: there are no images, shapes or labels do not fit, or a row holds no probabilities.
     """
     probabilities, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     _check(probabilities, labels, classes)
     images = _per_image(probabilities, labels)
     matrix = _confusion_matrix(images.cell, len(classes))
-    right, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    correct, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
     columns = zip(
         classes,
-        _divide(right, predicted),
-        _divide(right, support),
+        _divide(correct, predicted),
+        _divide(correct, support),
         _f1(matrix),
         support,
         strict=True,
@@ -84,15 +86,15 @@ def confidence_intervals(
     """Returns the 95 % interval of each headline figure of `classification_metrics`.
 
     These are percentile intervals of the bootstrap over images (Efron, "Bootstrap Methods: Another
-    Look at the Jackknife", 1979), `RESAMPLES` resamples, always the same ones for one `n`. They
-    tell what another set of test images would change, not what another training run would.
+    Look at the Jackknife", 1979) with `RESAMPLES` resamples, always the same ones for one `n`. They
+    show the variation between sets of test images, not between training runs.
     """
     images, classes = _per_image(probabilities, labels), probabilities.shape[1]
     random = np.random.default_rng(0)
     resampled = []
     for _ in range(RESAMPLES):
         drawn = random.integers(len(labels), size=len(labels))
-        resampled.append(_headline(_PerImage(*(of[drawn] for of in images)), classes))
+        resampled.append(_headline(_PerImage(*(values[drawn] for values in images)), classes))
     return {
         key: tuple(np.quantile([headline[key] for headline in resampled], (0.025, 0.975)).tolist())
         for key in resampled[0]
@@ -102,9 +104,9 @@ def confidence_intervals(
 def calibration_bins(
     probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
-    """Returns count, mean confidence and accuracy of the bins of the expected calibration error.
+    """Returns count, mean confidence and accuracy of each bin of the expected calibration error.
 
-    The latter two lie in [0, 1], and are NaN for an empty bin.
+    Confidence and accuracy lie in [0, 1] and are NaN for an empty bin.
     """
     images = _per_image(probabilities, labels)
     count, confidence, gap = (
@@ -116,13 +118,13 @@ def calibration_bins(
 
 
 class _PerImage(NamedTuple):
-    """What each image adds to the headline figures."""
+    """The contribution of each image to the headline figures."""
 
-    cell: Int[np.ndarray, " n"]  # of the confusion matrix, counted row by row
+    cell: Int[np.ndarray, " n"]  # index into the flattened confusion matrix
     loss: Float[np.ndarray, " n"]  # nats
     confidence: Float[np.ndarray, " n"]
-    gap: Float[np.ndarray, " n"]  # 1 if right, else 0, minus confidence
-    bin: Int[np.ndarray, " n"]  # of the confidence, from 0
+    gap: Float[np.ndarray, " n"]  # (1 if correct, else 0) - confidence
+    bin: Int[np.ndarray, " n"]  # index of the confidence's bin
 
 
 def _per_image(probabilities: np.ndarray, labels: np.ndarray) -> _PerImage:
@@ -134,7 +136,7 @@ def _per_image(probabilities: np.ndarray, labels: np.ndarray) -> _PerImage:
         loss=_losses(probabilities, labels),
         confidence=confidence,
         gap=(predicted == labels) - confidence,
-        # Rounding may leave a confidence a little above 1: it belongs in the last bin.
+        # Rounding can leave a confidence slightly above 1. It belongs in the last bin.
         bin=np.minimum(bins, _ECE_BINS - 1),
     )
 
@@ -143,7 +145,7 @@ def _headline(images: _PerImage, classes: int) -> dict[str, float]:
     n = len(images.cell)
     matrix = _confusion_matrix(images.cell, classes)
     f1 = _f1(matrix)
-    # |sum of the gaps| over a bin is its size times its gap.
+    # The absolute sum of the gaps in a bin is the bin's size times its gap.
     gaps = np.bincount(images.bin, weights=images.gap)
     return {
         "accuracy": float(matrix.trace() / n),
@@ -155,8 +157,8 @@ def _headline(images: _PerImage, classes: int) -> dict[str, float]:
 
 
 def _losses(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " n"]:
-    of_label = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
+    likelihoods = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(likelihoods, np.finfo(np.float32).tiny))
 
 
 def _confusion_matrix(cell: np.ndarray, classes: int) -> Int[np.ndarray, "classes classes"]:
@@ -168,7 +170,7 @@ def _f1(matrix: np.ndarray) -> Float[np.ndarray, " classes"]:
 
 
 def _divide(part: np.ndarray, whole: np.ndarray) -> Float[np.ndarray, " classes"]:
-    return part / np.maximum(whole, 1)  # The parts of nothing are 0.
+    return part / np.maximum(whole, 1)  # 0 / 0 is 0.
 
 
 def _check(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
@@ -182,7 +184,7 @@ def _check(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
     outside = (labels < 0) | (labels >= len(classes))
     if outside.any():
         raise ValueError(f"label {labels[outside][0]} is not one of {len(classes)} classes")
-    # One part in a hundred lets bfloat16 pass and stops logits. NaN fails every comparison.
+    # A tolerance of 1 % accepts bfloat16 and rejects logits. NaN fails every comparison.
     fine = (probabilities >= 0).all(axis=1) & (np.abs(probabilities.sum(axis=1) - 1) < 0.01)
     if not fine.all():
         row = int(np.argmin(fine))

@@ -1,7 +1,7 @@
-"""HTML pages, each a single file that opens anywhere: no script, no address, nothing to load.
+"""HTML pages, each a single file that opens anywhere: no script and nothing to load.
 
-Figures are matplotlib's, as SVG within the page: some kilobytes each, sharp at any width, in the
-page's own colours, where a plotting library of JavaScript would add megabytes of script.
+Figures are matplotlib SVGs inside the page. They take a few kilobytes each, stay sharp at any width
+and use the page's colours. A JavaScript plotting library would add megabytes of script.
 """
 
 import base64
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
-    """Fills in a file of `templates/` and writes it atomically; values are escaped, bar `Markup`.
+    """Renders a file of `templates/` and writes it atomically; values are escaped, except `Markup`.
 
     Raises:
-      jinja2.UndefinedError: the template needs a value that is not given.
+      jinja2.UndefinedError: a value that the template needs is missing.
     """
     import jinja2
 
@@ -42,14 +42,14 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
 
 
 def inline(figure: "Figure", description: str) -> "Markup":
-    """Returns `to_svg`, which has escaped what it was given, for a template to take as it is."""
+    """Returns `to_svg` as `Markup`, since it has escaped its text already."""
     from markupsafe import Markup
 
     return Markup(to_svg(figure, description))
 
 
 def data_uri(image: UInt8[ndarray, "h w 1"]) -> str:
-    """Returns a grey image as a PNG within an address, for `<img src=…>`."""
+    """Returns a grey image as a PNG data URI, for `<img src=…>`."""
     png = io.BytesIO()
     Image.fromarray(image[:, :, 0]).save(png, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

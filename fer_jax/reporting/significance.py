@@ -1,4 +1,4 @@
-"""Whether two models differ by more than chance on the same images."""
+"""Tests whether two models differ by more than chance on the same images."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,16 @@ import numpy as np
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Returns the two-sided p-value of McNemar's exact test, the binomial one, for any counts.
+    """Returns the two-sided p-value of McNemar's exact (binomial) test, also for zero counts.
 
     McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions or
     Percentages" (1947).
 
     Args:
-      only_first: images that the first model has right and the second wrong.
-      only_second: the other way round.
+      only_first: number of images that only the first model predicts correctly.
+      only_second: number of images that only the second model predicts correctly.
     """
-    # Not scipy.stats.binomtest, which takes a second to import and agrees.
+    # scipy.stats.binomtest gives the same p-value but takes a second to import.
     from scipy.special import bdtr
 
     tail = bdtr(min(only_first, only_second), only_first + only_second, 0.5)
@@ -26,7 +26,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
 def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float, float, float]:
     """Returns the first accuracy minus the second, and its 95 % interval, as fractions.
 
-    Wald's interval for paired proportions. `n` is the number of images; the rest as for `mcnemar`.
+    This is Wald's interval for paired proportions. `n` is the number of images; the other
+    arguments are those of `mcnemar`.
     """
     difference = (only_first - only_second) / n
     variance = (only_first + only_second) / n - difference**2
@@ -35,7 +36,7 @@ def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float,
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values that allow for how many tests there are, in the order given.
+    """Returns p-values adjusted for the number of tests, in the order given.
 
     Holm, "A Simple Sequentially Rejective Multiple Test Procedure" (1979).
     """

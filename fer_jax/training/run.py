@@ -15,12 +15,11 @@ from PIL import Image
 
 from fer_jax.data.records import DataSet, Records
 from fer_jax.errors import write_atomically
-from fer_jax.reporting.evaluation import write_evaluation
+from fer_jax.reporting.evaluation import Evaluation, write_evaluation
+from fer_jax.reporting.events import RunEvents
 from fer_jax.reporting.figures import plot_curves, to_png
 from fer_jax.reporting.history import write_history
-from fer_jax.reporting.predictions import Predictions
-from fer_jax.reporting.report import write_report
-from fer_jax.reporting.writers import create_writer, metric_writers
+from fer_jax.reporting.run_page import write_run_page
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.optimizer import stagnates
 from fer_jax.training.step import TrainState
@@ -49,7 +48,8 @@ class Run:
         self.checkpoints = Checkpoints(
             workdir / "checkpoints", best_by=config.best_by, latest=latest
         )
-        self._writer = create_writer(workdir)
+        self._events = RunEvents(workdir)
+        self._events.write_config(config.to_dict())
         self._config, self._workdir, self._data = config, workdir, data
 
     def __enter__(self) -> "Run":
@@ -57,7 +57,7 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.checkpoints.close()
-        self._writer.close()
+        self._events.close()
 
     @property
     def finished(self) -> bool:
@@ -89,7 +89,7 @@ class Run:
         self._save(state, position, self.seconds, self.history[-1])
         if jax.process_index() == 0:
             write_history(self._workdir / "metrics.jsonl", self.history)
-        self._writer.write_scalars(int(state.step), self.history[-1])
+        self._events.write_epoch(self.history[-1])
 
     def _save(
         self, state: TrainState, position: Any, seconds: float, metrics: Mapping[str, float]
@@ -118,15 +118,16 @@ class Run:
         if jax.process_index() == 0:
             split = self._config.validation_split
             views = self._config.views
-            predictions = Predictions(
+            evaluation = Evaluation(
                 self._workdir, split, step, self._data, validation, probabilities, views
             )
-            report = write_evaluation(predictions)
+            report = write_evaluation(evaluation)
+            self._events.write_result(report)
             _write_figures(
-                self._workdir / "figures", self.history, predictions.directory, self._writer
+                self._workdir / "figures", self.history, evaluation.directory, self._events
             )
             page = self._workdir / "report.html"
-            write_report(page, predictions, report, history=self.history, training=training)
+            write_run_page(page, evaluation, report, history=self.history, training=training)
         return {"history": self.history, "best_step": step, "report": report}, probabilities
 
 
@@ -174,7 +175,7 @@ def finish_ensemble(
     epochs = itertools.zip_longest(*(result["history"] for result in results))
     history = [mean_epoch([epoch for epoch in members if epoch]) for members in epochs]
     write_history(workdir / "metrics.jsonl", history)
-    predictions = Predictions(
+    evaluation = Evaluation(
         workdir,
         config.validation_split,
         max(result["best_step"] for result in results),
@@ -183,8 +184,9 @@ def finish_ensemble(
         np.mean(probabilities, axis=0),
         config.views,
     )
-    report = write_evaluation(predictions, [result["report"] for result in results])
-    write_report(workdir / "report.html", predictions, report, history=history, training=training)
+    report = write_evaluation(evaluation, [result["report"] for result in results])
+    page = workdir / "report.html"
+    write_run_page(page, evaluation, report, history=history, training=training)
     return {"members": list(results), "report": report}
 
 
@@ -198,7 +200,7 @@ def _write_figures(
     directory: Path,
     history: Sequence[Mapping[str, Any]],
     evaluation_dir: Path,
-    writer: metric_writers.MetricWriter,
+    events: RunEvents,
 ) -> None:
     """Gathers the run's pictures, for people and for TensorBoard."""
     pictures = {"curves": to_png(plot_curves(history))}
@@ -207,4 +209,4 @@ def _write_figures(
     for name, png in pictures.items():
         write_atomically(directory / f"{name}.png", png)
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-        writer.write_images(history[-1]["step"], {name: pixels})
+        events.write_figures(history[-1]["step"], {name: pixels})

@@ -7,19 +7,18 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import make_run, predict
+from small_runs import make_evaluation, make_run
 
 from fer_jax.errors import UserError
-from fer_jax.reporting.evaluation import print_report, write_evaluation
+from fer_jax.reporting.evaluation import print_report, read_predictions, write_evaluation
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
-from fer_jax.reporting.predictions import read_predictions
 
 CLASSES = ("angry", "happy", "neutral")
 
 
 def test_leaves_the_contracts_files(tmp_path):
     run = make_run(tmp_path / "run")
-    given = dataclasses.replace(predict(run, 40, classes=CLASSES), views="ten_crop")
+    given = dataclasses.replace(make_evaluation(run, 40, classes=CLASSES), views="ten_crop")
     report = write_evaluation(given)
 
     folder = run / "eval" / "test"
@@ -42,7 +41,7 @@ def test_leaves_the_contracts_files(tmp_path):
 
 def test_predictions_read_back_exactly(tmp_path):
     run = make_run(tmp_path / "run")
-    given = predict(run, 8, classes=CLASSES, name="faces, all/{}.jpg")
+    given = make_evaluation(run, 8, classes=CLASSES, name="faces, all/{}.jpg")
     # Neighbours among float32, which a few digits would make equal.
     given.probabilities[0] = [0.4, np.nextafter(np.float32(0.4), np.float32(1)), 0.2]
     write_evaluation(given)
@@ -84,17 +83,17 @@ def test_predictions_that_cannot_be_read(content, message, tmp_path):
 
 
 def test_a_single_image_is_enough(tmp_path):
-    assert write_evaluation(predict(make_run(tmp_path / "run"), 1))["n"] == 1
+    assert write_evaluation(make_evaluation(make_run(tmp_path / "run"), 1))["n"] == 1
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
-    given = predict(tmp_path, 5)
+    given = make_evaluation(tmp_path, 5)
     with pytest.raises(ValueError, match="4 rows of probabilities and 5 file names for 5 labels"):
         dataclasses.replace(given, probabilities=given.probabilities[:4])
 
 
 def test_printed_report_is_plain_and_fits_80_columns(tmp_path, capsys):
-    given = predict(tmp_path, 50, classes=CLASSES)
+    given = make_evaluation(tmp_path, 50, classes=CLASSES)
     classes = ("a name " * 12, "happy", "neutral")
     report = classification_metrics(given.probabilities, given.records.labels, classes)
     report |= {"checkpoint_step": 1234, "views": "one"}

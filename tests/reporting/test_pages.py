@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import make_history, make_run, predict
+from small_runs import make_evaluation, make_history, make_run
 
 from fer_jax.reporting import comparison
 from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.pages import data_uri
-from fer_jax.reporting.report import write_report
+from fer_jax.reporting.run_page import write_run_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run")
@@ -36,11 +36,11 @@ def pages(tmp_path_factory):
     workdirs = []
     for name, skill in (("first", 2.0), ("a_run_of_a_rather_long_name" * 3, 1.5), ("third", 1.0)):
         workdirs.append(make_run(folder / name, learning_rate=skill / 1e3))
-        predictions = predict(workdirs[-1], 250, split="validation_20", skill=skill)
-        report = write_evaluation(predictions)
+        evaluation = make_evaluation(workdirs[-1], 250, split="validation_20", skill=skill)
+        report = write_evaluation(evaluation)
     page = workdirs[-1] / "report.html"
-    records = predictions.records
-    write_report(page, predictions, report, history=make_history(12), training=records)
+    records = evaluation.records
+    write_run_page(page, evaluation, report, history=make_history(12), training=records)
     split, runs = comparison.read_runs(workdirs)
     comparison.write_comparison(
         folder / "compare.html", split, runs, comparison.compare_pairs(runs)

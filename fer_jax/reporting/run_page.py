@@ -1,4 +1,4 @@
-"""report.html: a run, or an evaluation of it, on one page."""
+"""report.html: one page about a run or about one evaluation of it."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +15,11 @@ from fer_jax.reporting import figures
 from fer_jax.reporting.history import median_speed
 from fer_jax.reporting.metrics import RESAMPLES, calibration_bins
 from fer_jax.reporting.pages import data_uri, inline, write_page
-from fer_jax.reporting.predictions import Predictions
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from fer_jax.reporting.evaluation import Evaluation
 
 _MISTAKES = 16
 _AUGMENTED, _VERSIONS = 4, 6
@@ -35,40 +36,40 @@ HEADLINES = {
     "nll": ("NLL (nats)", "{:.3f}".format),
     "ece": ("ECE", _percent),
 }
-"""Headline figures of report.json: what each is called, and what writes it as text."""
+"""Name and text format of each headline figure of report.json."""
 
 
-def write_report(
+def write_run_page(
     path: Path,
-    predictions: Predictions,
+    evaluation: "Evaluation",
     report: Mapping[str, Any],
     *,
     history: Sequence[Mapping[str, Any]] = (),
     training: Records | None = None,
 ) -> None:
-    """Writes the page of an evaluation or, given what only a run has, of the run.
+    """Writes the page of an evaluation or, with `history` and `training`, of its run.
 
     Args:
-      path: of the page.
-      predictions: what is evaluated.
-      report: of `predictions`, as in report.json.
-      history: of the run, as in metrics.jsonl; none: no curves, no throughput.
-      training: records that the run trained on; None: no augmentation examples.
+      path: the page's file.
+      evaluation: the evaluation that the page shows.
+      report: its report.json.
+      history: the run's metrics.jsonl; empty for no curves and no throughput.
+      training: the run's training records; None for no augmentation examples.
 
     Raises:
       UserError: the run's config.json cannot be read.
     """
-    # Imported here, as it takes JAX along.
+    # Imported here because it imports JAX.
     from fer_jax.workdir import flatten, read_run
 
-    run = read_run(predictions.workdir)
-    labels, classes = predictions.records.labels, report["classes"]
-    guesses = predictions.predicted
-    confidences = predictions.probabilities.max(axis=1)
+    run = read_run(evaluation.workdir)
+    labels, classes = evaluation.records.labels, report["classes"]
+    guesses = evaluation.predicted
+    confidences = evaluation.probabilities.max(axis=1)
     wrong = np.flatnonzero(guesses != labels)
     worst = wrong[np.argsort(-confidences[wrong], kind="stable")][:_MISTAKES]
-    support, predicted = (np.bincount(of, minlength=len(classes)) for of in (labels, guesses))
-    counts = {f"{predictions.split}, true": support, f"{predictions.split}, predicted": predicted}
+    support, predicted = (np.bincount(c, minlength=len(classes)) for c in (labels, guesses))
+    counts = {f"{evaluation.split}, true": support, f"{evaluation.split}, predicted": predicted}
     config = run["config"]
     augmentation, augmented = None, []
     if training is not None:
@@ -78,9 +79,9 @@ def write_report(
         counts = {f"{config['train_split']}, true": trained_on} | counts
     write_page(
         path,
-        "report.html",
-        name=predictions.workdir.resolve().name,
-        split=predictions.split,
+        "run.html",
+        name=evaluation.workdir.resolve().name,
+        split=evaluation.split,
         report=report,
         resamples=RESAMPLES,
         headlines=[
@@ -92,20 +93,20 @@ def write_report(
             for panel in (figures.PANELS if history else ())
         ],
         throughput=describe_speed(history, config) if history else {},
-        precision_recall=list(_precision_recall(predictions, report)),
+        precision_recall=list(_precision_recall(evaluation, report)),
         reliability=inline(
-            figures.plot_reliability(*calibration_bins(predictions.probabilities, labels)),
-            "Reliability diagram: accuracy by confidence, and how many images have it",
+            figures.plot_reliability(*calibration_bins(evaluation.probabilities, labels)),
+            "Reliability diagram: accuracy and number of images by confidence",
         ),
         class_shares=inline(
-            figures.plot_class_shares(counts, classes), "Share of each class in the images"
+            figures.plot_class_shares(counts, classes), "Share of the images in each class"
         ),
-        mistakes=_tiles(predictions, worst),
+        mistakes=_tiles(evaluation, worst),
         wrong=len(wrong),
-        samples=_tiles(predictions, predictions.shown),
+        samples=_tiles(evaluation, evaluation.samples),
         augmentation=augmentation,
         augmented=augmented,
-        facts=_facts(predictions, run),
+        facts=_facts(evaluation, run),
         config={key: json.dumps(value) for key, value in flatten(config).items()},
     )
 
@@ -113,7 +114,7 @@ def write_report(
 def describe_speed(
     history: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Returns how long a run of one epoch or more took and how fast it was, by name."""
+    """Returns rows about the time and speed of a run of at least one epoch."""
     speeds = [epoch["images_per_second"] for epoch in history]
     return {
         "epochs": f"{len(history)} of {config['epochs']}",
@@ -124,30 +125,30 @@ def describe_speed(
 
 
 def _precision_recall(
-    predictions: Predictions, report: Mapping[str, Any]
+    evaluation: "Evaluation", report: Mapping[str, Any]
 ) -> "Iterator[tuple[str, float | None, Markup | None]]":
-    """Yields class, average precision and curve; None for a class without images."""
+    """Yields class, average precision and curve. The last two are None without images."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    for index, (name, of_class) in enumerate(report["per_class"].items()):
-        if not of_class["support"]:
+    for index, (name, row) in enumerate(report["per_class"].items()):
+        if not row["support"]:
             yield name, None, None
             continue
-        truth = predictions.records.labels == index
-        score = predictions.probabilities[:, index]
+        truth = evaluation.records.labels == index
+        score = evaluation.probabilities[:, index]
         precision, recall, _ = precision_recall_curve(truth, score)
         figure = figures.plot_precision_recall(
             precision,
             recall,
-            share=of_class["support"] / report["n"],
-            chosen=(of_class["recall"], of_class["precision"]),
+            share=row["support"] / report["n"],
+            chosen=(row["recall"], row["precision"]),
         )
         average = float(average_precision_score(truth, score))
-        yield name, average, inline(figure, f"Precision by recall of class {name}")
+        yield name, average, inline(figure, f"Precision by recall for class {name}")
 
 
-def _tiles(predictions: Predictions, indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
-    records, classes, guesses = predictions.records, predictions.data.classes, predictions.predicted
+def _tiles(evaluation: "Evaluation", indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
+    records, classes, guesses = evaluation.records, evaluation.data.classes, evaluation.predicted
     images = records.read(indices) if len(indices) else ()
     return [
         {
@@ -156,7 +157,7 @@ def _tiles(predictions: Predictions, indices: Int[np.ndarray, " k"]) -> list[dic
             "truth": classes[records.labels[index]],
             "guess": classes[guesses[index]],
             "right": bool(records.labels[index] == guesses[index]),
-            "confidence": float(predictions.probabilities[index].max()),
+            "confidence": float(evaluation.probabilities[index].max()),
         }
         for index, image in zip(indices.tolist(), images, strict=True)
     ]
@@ -165,7 +166,7 @@ def _tiles(predictions: Predictions, indices: Int[np.ndarray, " k"]) -> list[dic
 def _augmented(
     training: Records, augmentation: Augmentation, seed: int, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Returns training images, each with versions of it that the run may have met."""
+    """Returns training images, each with augmented versions that the run could have drawn."""
     random = np.random.default_rng(seed)
     indices = random.permutation(len(training))[:_AUGMENTED]
     rows = []
@@ -182,17 +183,17 @@ def _augmented(
     return rows
 
 
-def _facts(predictions: Predictions, run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Returns tables by their headings."""
-    config, devices, data = run["config"], run["devices"], predictions.data
+def _facts(evaluation: "Evaluation", run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Returns the tables of the page's last section, by their headings."""
+    config, devices, data = run["config"], run["devices"], evaluation.data
     processes = f" in {devices['processes']} processes" if devices["processes"] > 1 else ""
     return {
         "Evaluated": {
-            "split": f"{predictions.split}, {len(predictions.records):,} images",
+            "split": f"{evaluation.split}, {len(evaluation.records):,} images",
             "data source": data.source,
             "fingerprint": data.fingerprint,
-            "checkpoint": f"step {predictions.checkpoint_step:,}",
-            "views": predictions.views,
+            "checkpoint": f"step {evaluation.checkpoint_step:,}",
+            "views": evaluation.views,
         },
         "Trained": {
             "model": config["model"]["name"],

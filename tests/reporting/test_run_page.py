@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
-from small_runs import SEVEN, make_history, make_run, predict
+from small_runs import SEVEN, make_evaluation, make_history, make_run
 
 from fer_jax.data.augment import Augmentation, Shifts, shift_and_flip
 from fer_jax.errors import UserError
-from fer_jax.reporting import report as report_module
+from fer_jax.reporting import run_page as run_page_module
 from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.figures import plot_precision_recall
-from fer_jax.reporting.report import write_report
+from fer_jax.reporting.run_page import write_run_page
 
 HOSTILE = '<script>alert(1)</script> & "$x^{$'
 
@@ -51,21 +51,21 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run_page(tmp_path_factory):
-    """The page of a run, its predictions and its report."""
-    predictions = predict(make_run(tmp_path_factory.mktemp("runs") / "first"), 300)
-    report = write_evaluation(predictions)
-    path = predictions.workdir / "report.html"
-    training = predictions.records
-    write_report(path, predictions, report, history=make_history(12), training=training)
-    return Page(path), predictions, report
+    """The page of a run, its evaluation and its report."""
+    evaluation = make_evaluation(make_run(tmp_path_factory.mktemp("runs") / "first"), 300)
+    report = write_evaluation(evaluation)
+    path = evaluation.workdir / "report.html"
+    training = evaluation.records
+    write_run_page(path, evaluation, report, history=make_history(12), training=training)
+    return Page(path), evaluation, report
 
 
 def test_is_one_file_that_loads_nothing(run_page):
-    page, predictions, _ = run_page
+    page, evaluation, _ = run_page
     for _, attributes in page.tags:
         for key in ("src", "href", "xlink:href"):
             assert attributes.get(key, "#").startswith(("data:image/png;base64,", "#"))
-    text = (predictions.workdir / "report.html").read_text()
+    text = (evaluation.workdir / "report.html").read_text()
     assert "http" not in re.sub("http-equiv", "", text)
     assert "url(" not in re.sub(r"url\(#", "", text)
     assert not page.attributes("script")
@@ -73,7 +73,7 @@ def test_is_one_file_that_loads_nothing(run_page):
 
 
 def test_every_part_is_there(run_page):
-    page, predictions, report = run_page
+    page, evaluation, report = run_page
     headings = ("Training", "Classes", "Calibration", "Precision and recall", "Augmentation")
     for part in (*headings, "most confident mistakes", "drawn at random", "Provenance", "Config"):
         assert part in page.text
@@ -87,7 +87,7 @@ def test_every_part_is_there(run_page):
     assert len(labels) == 4 + 1 + 7 + 1  # curves, reliability, classes, shares
     assert len(set(labels)) == len(labels)
     images = page.attributes("img")
-    mistakes = (predictions.predicted != predictions.records.labels).sum()
+    mistakes = (evaluation.predicted != evaluation.records.labels).sum()
     assert len(images) == min(16, mistakes) + 35 + 4 * (1 + 6)
     assert all(image["alt"] for image in images)
 
@@ -112,29 +112,29 @@ def test_the_confusion_matrix_is_that_of_the_report(run_page):
 
 
 def test_mistakes_are_the_most_confident_ones(run_page):
-    page, predictions, _ = run_page
+    page, evaluation, _ = run_page
     shown = [f["title"] for f in page.attributes("figure") if f.get("class") == "wrong"][:16]
-    labels, confidences = predictions.records.labels, predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predictions.predicted != labels)
+    labels, confidences = evaluation.records.labels, evaluation.probabilities.max(axis=1)
+    wrong = np.flatnonzero(evaluation.predicted != labels)
     expected = wrong[np.argsort(-confidences[wrong])][:16]
-    assert shown == [predictions.records.filenames[index] for index in expected]
+    assert shown == [evaluation.records.filenames[index] for index in expected]
 
 
 def test_average_precision_is_that_of_scikit_learn(run_page):
-    page, predictions, _ = run_page
+    page, evaluation, _ = run_page
     for index, name in enumerate(SEVEN):
-        truth, score = predictions.records.labels == index, predictions.probabilities[:, index]
+        truth, score = evaluation.records.labels == index, evaluation.probabilities[:, index]
         expected = 100 * average_precision_score(truth, score)
         assert re.search(rf"{name}\s+AP {expected:.1f} %", page.text)
 
 
 def test_the_curve_passes_through_the_dot(run_page):
     """The most probable class is no threshold, so the dot need not lie on it, but never beyond."""
-    _, predictions, report = run_page
-    truth, score = predictions.records.labels == 3, predictions.probabilities[:, 3]
+    _, evaluation, report = run_page
+    truth, score = evaluation.records.labels == 3, evaluation.probabilities[:, 3]
     precision, recall, _ = precision_recall_curve(truth, score)
-    of_class = report["per_class"]["happy"]
-    chosen = (of_class["recall"], of_class["precision"])
+    row = report["per_class"]["happy"]
+    chosen = (row["recall"], row["precision"])
     (axes,) = plot_precision_recall(precision, recall, share=truth.mean(), chosen=chosen).axes
     guess, curve, dot = axes.lines
     np.testing.assert_array_equal(curve.get_xdata(), 100 * recall)
@@ -145,9 +145,9 @@ def test_the_curve_passes_through_the_dot(run_page):
 
 def test_augmentation_is_the_runs_own(run_page, monkeypatch):
     """Each version is one of the shifts that the config allows, mirrored or not."""
-    _, predictions, _ = run_page
-    monkeypatch.setattr(report_module, "data_uri", lambda image: image)
-    rows = report_module._augmented(predictions.records, Augmentation(0.05, flip=True), 0, SEVEN)
+    _, evaluation, _ = run_page
+    monkeypatch.setattr(run_page_module, "data_uri", lambda image: image)
+    rows = run_page_module._augmented(evaluation.records, Augmentation(0.05, flip=True), 0, SEVEN)
     steps = np.arange(-2, 3)
     down, right, mirrored = (grid.ravel() for grid in np.meshgrid(steps, steps, [False, True]))
     for row in rows:
@@ -156,15 +156,15 @@ def test_augmentation_is_the_runs_own(run_page, monkeypatch):
         )
         for version in row["versions"]:
             assert (version == allowed).all(axis=(1, 2, 3)).any()
-    still = report_module._augmented(predictions.records, Augmentation(), 0, SEVEN)
+    still = run_page_module._augmented(evaluation.records, Augmentation(), 0, SEVEN)
     assert all((version == row["original"]).all() for row in still for version in row["versions"])
 
 
 def test_hostile_names_are_text(tmp_path):
     run = make_run(tmp_path / "<i>run", model={"name": HOSTILE})
-    predictions = predict(run, 40, classes=("a", HOSTILE, "c"), name=HOSTILE + "{}.png")
-    write_evaluation(predictions)
-    path = predictions.directory / "report.html"
+    evaluation = make_evaluation(run, 40, classes=("a", HOSTILE, "c"), name=HOSTILE + "{}.png")
+    write_evaluation(evaluation)
+    path = evaluation.directory / "report.html"
     page = Page(path)
     assert not page.attributes("script")
     assert not page.attributes("i")
@@ -173,26 +173,26 @@ def test_hostile_names_are_text(tmp_path):
 
 
 def test_an_evaluation_has_no_training(tmp_path):
-    predictions = predict(make_run(tmp_path / "run"), 30)
-    write_evaluation(predictions)
-    page = Page(predictions.directory / "report.html")
+    evaluation = make_evaluation(make_run(tmp_path / "run"), 30)
+    write_evaluation(evaluation)
+    page = Page(evaluation.directory / "report.html")
     assert "Throughput" not in page.text
     assert "Augmentation" not in page.text
     assert "Calibration" in page.text
 
 
 def test_a_model_without_mistakes_and_classes_without_images(tmp_path):
-    predictions = predict(make_run(tmp_path / "run"), 5, skill=100)
-    report = write_evaluation(predictions)
-    page = Page(predictions.directory / "report.html")
+    evaluation = make_evaluation(make_run(tmp_path / "run"), 5, skill=100)
+    report = write_evaluation(evaluation)
+    page = Page(evaluation.directory / "report.html")
     assert report["accuracy"] == 1
     assert "There are none." in page.text
-    absent = sum(not of_class["support"] for of_class in report["per_class"].values())
+    absent = sum(not row["support"] for row in report["per_class"].values())
     assert page.text.count("has no images") == absent > 0
 
 
 def test_a_run_without_config_is_told_in_one_line(tmp_path):
-    predictions = predict(tmp_path, 5)
+    evaluation = make_evaluation(tmp_path, 5)
     with pytest.raises(UserError, match="is no workdir of a run"):
-        write_evaluation(predictions)
+        write_evaluation(evaluation)
     assert not (tmp_path / "eval/test/report.html").exists()

@@ -1,0 +1,141 @@
+"""TensorBoard event files of a run: clu's `MetricWriter` on tensorboardX, without TensorFlow."""
+
+import json
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from fer_jax.workdir import flatten
+
+# clu.metric_writers imports TensorFlow (1.4 GB, 5 s) for its own SummaryWriter, which is not needed
+# here. This entry defers the import until somebody makes one.
+sys.modules.setdefault(
+    "clu.metric_writers.summary_writer",
+    SimpleNamespace(  # type: ignore[arg-type]
+        SummaryWriter=lambda *args, **kwargs: import_module(
+            "clu.metric_writers.tf.summary_writer"
+        ).SummaryWriter(*args, **kwargs)
+    ),
+)
+from clu.metric_writers import LoggingWriter, MetricWriter, MultiWriter  # noqa: E402
+
+_SCALARS = {
+    "train_loss": "train/loss",
+    "train_accuracy": "train/accuracy",
+    "val_loss": "validation/loss",
+    "val_accuracy": "validation/accuracy",
+    "learning_rate": "train/learning_rate",
+    "images_per_second": "speed/images_per_second",
+    "seconds": "speed/seconds",
+}
+
+
+class RunEvents:
+    """A run's data for TensorBoard. Only process 0 writes.
+
+    Each method returns once its data are on disk, so that a killed run loses nothing.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        """Starts a new `events.out.tfevents.*` file in `workdir`.
+
+        Call it after `jax.distributed.initialize`.
+        """
+        self._writer: MetricWriter = (
+            _EventFile(workdir) if jax.process_index() == 0 else MultiWriter([])
+        )
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Writes the config as text, and as hyper-parameters for the HPARAMS tab."""
+        text = textwrap.indent(json.dumps(config, indent=2), "    ")  # A code block in Markdown.
+        self._writer.write_texts(0, {"config": text})
+        self._writer.write_hparams(flatten(config))
+        self._writer.flush()
+
+    def write_epoch(self, epoch: Mapping[str, Any]) -> None:
+        """Writes the numbers of one epoch, a row of metrics.jsonl, at its step."""
+        self._writer.write_scalars(epoch["step"], {tag: epoch[k] for k, tag in _SCALARS.items()})
+        self._writer.flush()
+
+    def write_result(self, report: Mapping[str, Any]) -> None:
+        """Writes the headline figures of a report, which the HPARAMS tab shows with the config."""
+        figures = {f"final/{key}": report[key] for key in report["intervals"]}
+        self._writer.write_scalars(report["checkpoint_step"], figures)
+        self._writer.flush()
+
+    def write_figures(self, step: int, figures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
+        """Writes pictures by their names."""
+        self._writer.write_images(step, {f"figures/{k}": pixels for k, pixels in figures.items()})
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+
+class _EventFile(LoggingWriter):
+    """Writes to an event file in the caller's thread, and to absl's log like its base class.
+
+    tensorboardX's own `SummaryWriter` hands events to a thread and its `flush` does not wait for
+    them, so that a killed run would lose its last ones.
+    """
+
+    def __init__(self, logdir: str | os.PathLike):
+        from tensorboardX.event_file_writer import EventsWriter
+
+        super().__init__()
+        Path(logdir).mkdir(parents=True, exist_ok=True)
+        # tensorboardX names files by host and second only: a quick restart would overwrite one.
+        suffix = f".{os.getpid()}.{time.monotonic_ns()}"
+        self._file = EventsWriter(os.path.join(logdir, "events"), suffix)
+
+    def _write(self, step: int, summary: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        from tensorboardX import summary
+
+        super().write_scalars(step, scalars)
+        for tag, value in scalars.items():
+            self._write(step, summary.scalar(tag, np.asarray(value)))
+
+    def write_images(self, step: int, images: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
+        from tensorboardX import summary
+
+        super().write_images(step, images)
+        for tag, pixels in images.items():
+            self._write(step, summary.image(tag, pixels, dataformats="HWC"))
+
+    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+        from tensorboardX import summary
+
+        super().write_texts(step, texts)
+        for tag, text in texts.items():
+            self._write(step, summary.text(tag, text))
+
+    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
+        from tensorboardX import summary
+
+        super().write_hparams(hparams)
+        plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in hparams.items()}
+        # Without an `experiment` summary TensorBoard offers every scalar of a run as its metric.
+        _, session_start, _ = summary.hparams(plain, {})
+        self._write(0, session_start)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
