@@ -8,7 +8,7 @@ from typing import NoReturn
 import numpy as np
 from PIL import Image, ImageOps
 
-from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.contract import IMAGE_SIZE, to_eight_bits
 
 MAX_PIXELS = 1 << 26
 """A picture of more pixels is refused before it is decoded: 67 megapixels are no face."""
@@ -70,8 +70,7 @@ def _decode(content: bytes) -> Image.Image:
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255.
-        levels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+        return Image.fromarray(to_eight_bits(np.asarray(image)))
     return image.convert("L")
 
 

@@ -1,7 +1,7 @@
-"""Puts runs side by side: accuracy on one split, whether chance explains it, how they differ.
+"""Compares runs on one split: their results, whether the differences are chance, their configs.
 
-Prints tables and writes a page. Each run needs its evaluation on that split, as
-`python -m fer_jax.evaluate` leaves it; training leaves that of the validation split.
+It prints tables and writes a page. Each run needs an evaluation on that split, which
+`python -m fer_jax.evaluate` writes; training writes that of the validation split.
 
 Example:
   python -m fer_jax.compare runs/small_cnn runs/resnet --split=private_test
@@ -23,8 +23,8 @@ def define_flags() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compares, prints and writes the page."""
-    # Imported here: a wrong flag is reported at once.
+    """Prints the comparison and writes its page."""
+    # Imported here so that a wrong flag is reported at once.
     from fer_jax.reporting import comparison
 
     options = flags.FLAGS
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         comparison.write_comparison(Path(options.output), split, runs, pairs)
     except OSError as error:
         raise UserError(f"cannot write the page: {error}; choose another --output") from error
-    print(f"\nthe same, with curves, is in {options.output}")
+    print(f"\nthe same comparison with curves is in {options.output}")
 
 
 if __name__ == "__main__":

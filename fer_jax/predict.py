@@ -1,16 +1,16 @@
-"""Predicts the expression in pictures, videos or a camera's view with a trained model.
+"""Predicts expressions in pictures, videos or a camera's view with a trained model.
 
-Each picture is taken for one face, unless --detect_faces finds the faces in it.
+Each picture counts as one face; with --detect_faces every face in it is found first.
 
 Example:
   python -m fer_jax.predict --workdir=runs/small_cnn holiday/ --detect_faces --output=labelled
 
-After the flags, or between them: files, folders (searched to the bottom), patterns such as
-'shots/**/*.png', videos, or camera:0, which Ctrl-C ends. It needs a workdir of fer_jax.main; it
-prints a line for each face, and leaves nothing on disk but the copies in --output.
+The arguments are files, folders (searched recursively), patterns such as 'shots/**/*.png', videos,
+or camera:0, which Ctrl-C stops. The command needs a workdir of fer_jax.main and prints a line for
+each face. It writes only the annotated copies in --output.
 
-Exit status: 0 when every picture was read, faces in it or not; 1 when one was not, whose line says
-why; 2 for a mistake in the command.
+Exit status: 0 if every picture was read, with or without faces; 1 if a picture could not be read,
+and its line says why; 2 for a mistake in the command.
 """
 
 import io
@@ -43,20 +43,20 @@ def define_flags() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints a line for each face, and writes the copies."""
+    """Prints a line for each face and writes the annotated copies."""
     options, names = flags.FLAGS, arguments[1:]
     if not names:
         raise UserError("name a picture, a folder, a pattern, a video or camera:0 to predict")
     if options.explain and not options.output:
-        raise UserError("--explain draws heat maps; say where to with --output=FOLDER")
+        raise UserError("--explain draws heat maps; choose where with --output=FOLDER")
     output = Path(options.output) if options.output else None
 
-    # Imported here: a wrong flag is reported at once.
+    # Imported here so that a wrong flag is reported at once.
     from fer_jax.inference.sources import find_frames, is_camera
 
     live = any(map(is_camera, names))
     if live and len(names) > 1:
-        raise UserError("a camera's pictures do not end; give it alone")
+        raise UserError("a camera's pictures never end; give it alone")
     frames = find_frames(names, output)
     cli.set_up_jax()
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     from fer_jax.inference.stream import predict_frames
 
     predictor = Predictor.from_workdir(options.workdir, options.checkpoint)
-    results = predict_frames(
+    predictions = predict_frames(
         predictor,
         frames,
         detect_faces=options.detect_faces,
@@ -75,37 +75,41 @@ def main(arguments: Sequence[str]) -> None:
         at_once=live,
     )
     copies = _Copies(output) if output else None
-    warnings.filterwarnings("ignore", module="PIL")  # It warns of what it reads all the same.
+    warnings.filterwarnings("ignore", module="PIL")  # Pillow warns about files that it can read.
     assert isinstance(sys.stdout, io.TextIOWrapper)
-    # A file's name need not be text: its bytes are printed as they are.
+    # A file's name can be any bytes; they are printed unchanged.
     sys.stdout.reconfigure(errors="surrogateescape", line_buffering=True)
     print_line = FORMATS[options.format](predictor.classes)
     pictures = unreadable = 0
-    for result in results:
-        for line in to_lines(result, predictor.classes):
+    for prediction in predictions:
+        for line in to_lines(prediction, predictor.classes):
             print_line(line)
-        if copies and result.picture:
+        if copies and prediction.picture:
             marks = [
                 Mark(face.box, f"{face.label} {100 * face.probabilities.max():.0f} %", face.heat)
-                for face in result.faces
+                for face in prediction.faces
             ]
-            copies.write(result.frame.copy, annotate(result.picture, marks))
+            copies.write(prediction.frame.copy, annotate(prediction.picture, marks))
         pictures += 1
-        unreadable += bool(result.error)
+        unreadable += bool(prediction.error)
     if unreadable:
         print(f"error: {unreadable:,} of {pictures:,} pictures could not be read", file=sys.stderr)
         sys.exit(1)
 
 
 class _Copies:
-    """Writes annotated copies below a folder, two of one name beside each other."""
+    """Writes annotated copies into a folder; numbers those with the same name."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._written: set[Path] = set()
 
     def write(self, stem: Path, picture: "Image") -> None:
-        """Writes a picture as `stem`.jpg; `UserError` where it cannot."""
+        """Writes a picture as `stem`.jpg.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
         path = self._free(self._folder / stem)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -192,13 +192,13 @@ def stream(predictor, frames, **options):
 
 def test_batches_are_full_and_in_order_around_what_is_broken():
     predictor = FakePredictor()
-    results = list(stream(predictor, grey_frames(30, [])))
-    assert [result.frame.name for result in results] == [f"{level}.png" for level in range(30)]
-    for level, result in enumerate(results):
+    predictions = list(stream(predictor, grey_frames(30, [])))
+    assert [each.frame.name for each in predictions] == [f"{level}.png" for level in range(30)]
+    for level, each in enumerate(predictions):
         if level % 10 == 5:
-            assert (result.faces, result.error) == ([], "torn")
+            assert (each.faces, each.error) == ([], "torn")
         else:
-            assert result.faces[0].probabilities[0] == pytest.approx(level / 255)
+            assert each.faces[0].probabilities[0] == pytest.approx(level / 255)
     assert max(predictor.batches) == 4
     assert len(predictor.batches) == 8
     assert sum(predictor.batches) == 27
@@ -206,26 +206,26 @@ def test_batches_are_full_and_in_order_around_what_is_broken():
 
 def test_reads_only_a_little_ahead():
     loaded = []
-    results = stream(FakePredictor(), grey_frames(10_000, loaded))
-    next(results)
+    predictions = stream(FakePredictor(), grey_frames(10_000, loaded))
+    next(predictions)
     assert len(loaded) < 4 + 3 * (os.cpu_count() + 1)
-    results.close()
+    predictions.close()
 
 
 def test_a_camera_is_answered_frame_by_frame():
     loaded = []
-    results = stream(FakePredictor(), grey_frames(10, loaded), at_once=True)
+    predictions = stream(FakePredictor(), grey_frames(10, loaded), at_once=True)
     for count in (1, 2, 3):
-        next(results)
+        next(predictions)
         assert len(loaded) == count
 
 
 def test_pictures_kept_for_their_copies_cut_batches_short(monkeypatch):
     monkeypatch.setattr("fer_jax.inference.stream._PENDING_BYTES", 60 * 60 * 3)
     predictor = FakePredictor()
-    results = list(stream(predictor, grey_frames(5, []), keep_pictures=True))
+    predictions = list(stream(predictor, grey_frames(5, []), keep_pictures=True))
     assert predictor.batches == [2, 2, 1]
-    assert all(result.picture.size == (60, 60) for result in results)
+    assert all(each.picture.size == (60, 60) for each in predictions)
 
 
 def test_a_folder_is_listed_as_it_is_read(album):

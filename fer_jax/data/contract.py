@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import UInt8, UInt16
+
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """Label k is `CLASS_NAMES[k]`: the order of `fer2013.csv`, never that of sorted folders."""
 
@@ -22,6 +25,11 @@ PUBLISHED_COUNTS = {
     "test": (958, 111, 1024, 1774, 1247, 831, 1233),
 }
 """Images per split and class as published, in the order of `CLASS_NAMES`."""
+
+
+def to_eight_bits(levels: UInt16[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """Scales 16-bit levels to 8 bits: `round(level / 257)`."""
+    return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def record_dir(data_dir: str | os.PathLike) -> Path:

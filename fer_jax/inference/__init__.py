@@ -1,1 +1,1 @@
-"""From a trained model to the expressions of faces in pictures, videos and cameras' views."""
+"""Trained models, and the expressions they predict in pictures, videos and camera views."""

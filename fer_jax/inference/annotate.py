@@ -1,4 +1,4 @@
-"""Draws what was predicted on a copy of the picture: boxes, labels and heat maps."""
+"""Draws predictions on a copy of the picture: boxes, labels and heat maps."""
 
 import dataclasses
 import math
@@ -11,20 +11,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer_jax.inference.faces import Box
 
-_LINE, _DARK, _LIGHT = "#E69F00", "#000000", "#FFFFFF"  # The first is Okabe and Ito's orange.
-_LONGEST_SIDE = 288  # pixels; smaller pictures are enlarged to it, so that a label can be read.
+_LINE, _DARK, _LIGHT = "#E69F00", "#000000", "#FFFFFF"  # _LINE is Okabe and Ito's orange.
+_LONGEST_SIDE = 288  # pixels; smaller pictures are enlarged to this, so that labels are legible.
 _SMALLEST_TYPE = 14  # pixels
-_OPACITY = 0.65  # Of a heat map where it is 1; where it is 0 it does not show.
+_OPACITY = 0.65  # opacity of a heat map where it is 1; it is transparent where it is 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """What to draw of one face.
+    """The annotation of one face.
 
     Attributes:
-      box: around the face; None where it is the whole picture, which gets no outline.
-      text: its label.
-      heat: in [0, 1], over the whole box.
+      box: the box around the face; None for the whole picture, without an outline.
+      text: the label.
+      heat: heat map over the box, in [0, 1]; None for no heat map.
     """
 
     box: Box | None
@@ -33,10 +33,10 @@ class Mark:
 
 
 def annotate(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
-    """Returns an RGB copy with every mark; a small picture is enlarged.
+    """Returns an RGB copy with every mark. A small picture is enlarged.
 
-    A label stands beside its face and covers as little as can be of other faces and labels; where
-    it would leave the picture, the copy has a margin.
+    Each label is placed next to its face, where it covers the least of other faces and labels. The
+    copy gets a margin for labels that extend beyond the picture.
     """
     zoom = max(1, math.ceil(_LONGEST_SIDE / max(picture.size)))
     whole = Box(0, 0, zoom * picture.width, zoom * picture.height)
@@ -54,24 +54,24 @@ def annotate(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     for box, mark, font in zip(boxes, marks, fonts, strict=True):
         labels.append(_place(box, _extent(mark.text, font), [*boxes, *labels], whole))
     left, top, right, bottom = _bounds([whole, *labels])
-    copy = copy.crop((left, top, right, bottom))  # Beyond the picture, this is black.
+    copy = copy.crop((left, top, right, bottom))  # The margin is black.
     for label, mark, font in zip(labels, marks, fonts, strict=True):
         _write(copy, label._replace(left=label.left - left, top=label.top - top), mark.text, font)
     return copy
 
 
 def _blend(copy: Image.Image, box: Box, heat: Float[np.ndarray, "rows columns"]) -> None:
-    """Lays a heat map over a box, the more opaque the hotter, so that the face stays visible."""
+    """Blends a heat map into a box. Cold parts are transparent, so that the face stays visible."""
     smooth = cv2.resize(heat, (box.width, box.height), interpolation=cv2.INTER_CUBIC).clip(0, 1)
     levels = np.round(255 * smooth).astype(np.uint8)
-    # Viridis reads the same to the colour-blind, and in grey.
+    # Viridis is legible for colour-blind readers and in greyscale.
     colours = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     opacity = Image.fromarray(np.round(_OPACITY * levels).astype(np.uint8))
     copy.paste(Image.fromarray(colours), (box.left, box.top), opacity)
 
 
 def _outline(copy: Image.Image, box: Box) -> None:
-    """Draws a box whose line shows on any ground, for it lies between two dark ones."""
+    """Draws a box, with a dark line on either side so that it shows on any background."""
     line = max(2, box.width // 60)
     left, top, right, bottom = _bounds([box])
     draw = ImageDraw.Draw(copy)
@@ -84,7 +84,7 @@ def _font(box: Box, whole: Box) -> ImageFont.FreeTypeFont:
     longest = max(whole)
     size = max(_SMALLEST_TYPE, longest // 80, min(longest // 20, box.width // 9))
     font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # As it is whenever a size is given.
+    assert isinstance(font, ImageFont.FreeTypeFont)  # always, if a size is given
     return font
 
 
@@ -93,7 +93,7 @@ def _extent(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
 
 
 def _place(face: Box, extent: tuple[int, int], taken: Sequence[Box], whole: Box) -> Box:
-    """Returns where a label covers the least: above its face if it can, else below or beside it."""
+    """Returns the place that covers the least: above the face if possible, else below or beside."""
     width, height = extent
     left = max(0, min(face.left, whole.width - width))
     right = max(0, face.left + face.width - width)

@@ -8,18 +8,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
-# On 300 faces of FER-2013, enlarged on a grey canvas, it finds as many as the default cascade, in
-# half as many wrong places; its square is the image's to 2 % in the median.
+# On 300 faces of FER-2013, enlarged on a grey canvas, it finds as many faces as the default cascade
+# with half the false positives. The median error of its square is 2 % of the image.
 _CASCADE = "haarcascade_frontalface_alt2.xml"
-_NEIGHBOURS = 5  # Windows that must agree on a face.
-_LONGEST_SIDE = 1280  # pixels; larger pictures are searched at this size, for speed.
-_SMALLEST_FACE = 24  # pixels, at the size searched.
+_NEIGHBOURS = 5  # windows that must agree on a face
+_LONGEST_SIDE = 1280  # pixels; larger pictures are searched at this size, for speed
+_SMALLEST_FACE = 24  # pixels, at the searched size
 
-_of_thread = threading.local()  # A cascade keeps state while it searches.
+_thread_local = threading.local()  # one per thread: a cascade keeps state while it searches
 
 
 class Box(NamedTuple):
-    """A rectangle in a picture, in whole pixels from its top left corner."""
+    """A rectangle in a picture, in whole pixels from the picture's top left corner."""
 
     left: int
     top: int
@@ -27,16 +27,16 @@ class Box(NamedTuple):
     height: int
 
     def crop(self, picture: Image.Image) -> Image.Image:
-        """Returns the part of the picture within."""
+        """Returns the part of the picture inside the box."""
         left, top, width, height = self
         return picture.crop((left, top, left + width, top + height))
 
 
 def find_faces(picture: Image.Image) -> list[Box]:
-    """Returns a square around each upright frontal face, from left to right; perhaps none.
+    """Returns a square around each upright frontal face, from left to right.
 
-    A face is found from 24 pixels on, in pictures of more than 1,280 pixels a side from about 2 %
-    of the longest side. FER-2013 was cut out by such a cascade, so the squares need no margin.
+    The smallest face is 24 pixels wide; in pictures with a side of more than 1,280 pixels it is
+    about 2 % of that side. FER-2013 was cropped by such a cascade, so the squares need no margin.
     """
     scale = max(1, max(picture.size) / _LONGEST_SIDE)
     grey = picture.convert("L")
@@ -58,7 +58,7 @@ def _square_within(picture: Image.Image, left, top, width, height) -> Box:
 
 
 def _cascade() -> cv2.CascadeClassifier:
-    if not hasattr(_of_thread, "cascade"):
+    if not hasattr(_thread_local, "cascade"):
         path = Path(cv2.__file__).parent / "data" / _CASCADE
-        _of_thread.cascade = cv2.CascadeClassifier(str(path))
-    return _of_thread.cascade
+        _thread_local.cascade = cv2.CascadeClassifier(str(path))
+    return _thread_local.cascade

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in an image a network finds what speaks for the class it predicts.
+"""Grad-CAM: heat maps of the image regions that support the predicted class.
 
 Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization", ICCV 2017, equations 1 and 2.
@@ -18,11 +18,13 @@ from fer_jax.models.layers import Classifier, to_unit_range
 
 
 def make_grad_cam(graph: Graph, mesh: Mesh) -> Function:
-    """Returns the compiled function to probabilities and heat maps.
+    """Returns the jitted function from images to probabilities and heat maps.
 
-    They are Float[batch, classes], and Float[batch, rows, columns] at the resolution of the last
-    convolution: 0 where nothing speaks for the most probable class, 1 where the most does; all 0
-    where nothing does at all. Compiling raises `UserError` where the network has no convolution.
+    The probabilities are Float[batch, classes]. The heat maps are Float[batch, rows, columns], at
+    the resolution of the last convolution. They are 0 where nothing supports the most probable
+    class and 1 at the strongest support; without any support a map is all 0.
+
+    The function raises `UserError` if the network has no convolution.
     """
 
     def explain(params, statistics, images):
@@ -54,10 +56,10 @@ def _grad_cam(model: Classifier, images: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _end_of_last_convolution(layers: list[Any]) -> int:
-    """Returns how many layers there are up to the last convolution and its ReLU."""
+    """Returns the number of layers up to and including the last convolution and its ReLU."""
     ends = [index for index, layer in enumerate(layers, start=1) if _convolves(layer)]
     if not ends:
-        raise UserError("Grad-CAM needs a network with a convolution, which this one has not")
+        raise UserError("Grad-CAM needs a network with a convolution; this one has none")
     return ends[-1] + (layers[ends[-1]] is nnx.relu)
 
 

@@ -1,4 +1,4 @@
-"""Prints what was predicted, a line for each face: a table, JSON lines or csv."""
+"""Prints predictions, one line for each face, as a table, JSON lines or csv."""
 
 import csv
 import json
@@ -6,27 +6,27 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fer_jax.inference.stream import Result
+from fer_jax.inference.stream import FramePrediction
 
 Line = Mapping[str, Any]
-"""Everything to be known of one face, or of one picture without any.
+"""The output for one face, or for one picture without faces.
 
-  image: name.
-  frame: its number in a video, from 0; or None.
-  status: "ok", "no face", or "error: " and why the picture cannot be read.
-  box: left, top, width and height in pixels; None where the picture is the face, or there is none.
-  label: the most probable class, or None.
-  probabilities: of each class by name, or None.
+  image: name of the file or camera.
+  frame: frame number in a video, from 0; None for a picture.
+  status: "ok", "no face", or "error: " and the reason why the picture cannot be read.
+  box: left, top, width and height in pixels; None for the whole picture, or without a face.
+  label: the most probable class; None without a face.
+  probabilities: probability of each class by name; None without a face.
 """
 
 
-def to_lines(result: Result, classes: Sequence[str]) -> Iterator[Line]:
-    """Returns one line for each face of a picture, or one that says why there is none."""
-    line = {"image": result.frame.name, "frame": result.frame.number}
-    if not result.faces:
-        status = f"error: {result.error}" if result.error else "no face"
+def to_lines(prediction: FramePrediction, classes: Sequence[str]) -> Iterator[Line]:
+    """Yields a line for each face of a picture, or one line that says why there is none."""
+    line = {"image": prediction.frame.name, "frame": prediction.frame.number}
+    if not prediction.faces:
+        status = f"error: {prediction.error}" if prediction.error else "no face"
         yield {**line, "status": status, "box": None, "label": None, "probabilities": None}
-    for face in result.faces:
+    for face in prediction.faces:
         values = (round(float(value), 6) for value in face.probabilities)
         yield {
             **line,
@@ -85,4 +85,4 @@ def _print_csv(classes: Sequence[str]) -> Callable[[Line], None]:
 
 
 FORMATS = {"table": _print_table, "jsonl": _print_json, "csv": _print_csv}
-"""From names to what prints the head, if any, for these classes, and returns what prints a line."""
+"""Functions by format name: each prints the header and returns a function that prints a line."""

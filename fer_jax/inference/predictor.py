@@ -1,4 +1,4 @@
-"""Predicts the expression of faces with a trained model: what Python users import.
+"""Predicts the expressions of faces with a trained model, from Python.
 
 Example:
   from fer_jax import Predictor
@@ -20,7 +20,7 @@ from PIL import Image
 
 from fer_jax.data.records import Records
 from fer_jax.inference.grad_cam import make_grad_cam
-from fer_jax.inference.pictures import open_picture, to_eight_bits, to_input
+from fer_jax.inference.pictures import open_picture, to_grey_or_rgb, to_input
 from fer_jax.inference.trained import TrainedModel, load_trained
 
 Picture = Image.Image | str | os.PathLike | UInt8[np.ndarray, "..."]
@@ -28,11 +28,11 @@ Picture = Image.Image | str | os.PathLike | UInt8[np.ndarray, "..."]
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Of n faces.
+    """The predictions for n faces.
 
     Attributes:
-      probabilities: each row sums to 1; its columns are the classes.
-      classes: names.
+      probabilities: one row per face, which sums to 1, and one column per class.
+      classes: names, in the order of the columns.
     """
 
     probabilities: Float[np.ndarray, "n classes"]
@@ -53,14 +53,14 @@ class Prediction:
 
 
 class Predictor:
-    """A trained model, from pictures of faces to probabilities.
+    """A trained model that maps pictures of faces to probabilities.
 
-    Each picture is taken for one face: made grey, and resized to the 48x48 of the training data.
-    `fer_jax.inference.faces.find_faces` finds the faces in a larger picture.
+    Each picture counts as one face. It is converted to grey and resized to 48x48, like the training
+    data. `fer_jax.inference.faces.find_faces` finds the faces in a larger picture.
 
     Attributes:
       classes: names, in the order of the probabilities.
-      batch_size: pictures that go through the network at once, at most.
+      batch_size: largest number of pictures per batch.
     """
 
     def __init__(self, model: TrainedModel):
@@ -70,10 +70,10 @@ class Predictor:
 
     @classmethod
     def from_workdir(cls, workdir: str | os.PathLike, checkpoint: str = "best") -> "Predictor":
-        """Loads what `python -m fer_jax.main` left in `workdir`.
+        """Loads the model that `python -m fer_jax.main` trained in `workdir`.
 
         Args:
-          workdir: of the run.
+          workdir: the run.
           checkpoint: "best", "latest" or a step.
 
         Raises:
@@ -82,17 +82,17 @@ class Predictor:
         return cls(load_trained(Path(workdir), checkpoint))
 
     def __call__(self, images: Picture | Iterable[Picture]) -> Prediction:
-        """Predicts one picture or many.
+        """Predicts one or more pictures.
 
         Args:
           images: a path, a PIL image or an array of grey levels or RGB, UInt8[h, w], UInt8[h, w, 1]
             or UInt8[h, w, 3]; or several of these, of any sizes; or one array UInt8[n, h, w],
-            UInt8[n, h, w, 1] or UInt8[n, h, w, 3]. Three axes of which the last is 1 or 3 are one
-            picture. There is a row for each picture, so that one picture gives n = 1.
+            UInt8[n, h, w, 1] or UInt8[n, h, w, 3]. An array with three axes is one picture if the
+            last axis is 1 or 3. One picture gives n = 1.
 
         Raises:
           UserError: a file cannot be read.
-          TypeError: an array is not of uint8.
+          TypeError: an array is not uint8.
           ValueError: there is no picture, or an array has another shape.
         """
         return Prediction(self._model.probabilities(_to_records(images)), self.classes)
@@ -100,19 +100,21 @@ class Predictor:
     def explain(
         self, images: Picture | Iterable[Picture]
     ) -> tuple[Prediction, Float[np.ndarray, "n rows columns"]]:
-        """Predicts, and shows where each face bears out its label, by Grad-CAM.
+        """Predicts, and makes Grad-CAM heat maps of the regions that support each label.
 
-        It explains the face as it is: other views that the run averages are left out.
+        It uses each face as it is, without the other views that the run averages.
 
         Args:
-          images: as for a call.
+          images: as for `__call__`.
 
         Returns:
-          The prediction; and heat maps in [0, 1], each over its whole face, at the resolution of
+          The prediction; and heat maps in [0, 1], each over the whole face, at the resolution of
           the network's last convolution.
 
         Raises:
-          UserError: the network has no convolution; or as for a call, as are the other errors.
+          UserError: the network has no convolution, or a file cannot be read.
+          TypeError: as for `__call__`.
+          ValueError: as for `__call__`.
         """
         probabilities, heat = self._model.apply(self._grad_cam, _to_records(images))
         return Prediction(probabilities, self.classes), heat
@@ -123,7 +125,7 @@ class Predictor:
 
 
 def _to_records(images: Picture | Iterable[Picture]) -> Records:
-    """Returns the pictures as what the networks are evaluated on, without labels or names."""
+    """Returns the pictures as records without labels and names."""
     inputs = [to_input(_to_picture(image)) for image in _list(images)]
     if not inputs:
         raise ValueError("no picture to predict")
@@ -143,7 +145,7 @@ def _list(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
 
 def _to_picture(image: Picture) -> Image.Image:
     if isinstance(image, Image.Image):
-        return to_eight_bits(image)
+        return to_grey_or_rgb(image)
     if isinstance(image, str | os.PathLike):
         return open_picture(image)
     array = np.asarray(image)

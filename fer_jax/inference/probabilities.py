@@ -1,4 +1,4 @@
-"""From images to probabilities: one compiled function, and its run over any number of images."""
+"""The compiled function from images to probabilities, and its application to many images."""
 
 import math
 from collections.abc import Callable
@@ -18,27 +18,26 @@ from fer_jax.models.functional import Graph
 from fer_jax.models.layers import to_unit_range
 
 Function = Callable[[nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Any]
-"""From parameters, statistics and images to arrays with a row for each image."""
+"""A function from parameters, statistics and images to arrays with one row per image."""
 
 
 def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
-    """Returns the compiled function to probabilities, Float[batch, classes].
+    """Returns the jitted function from images to probabilities, Float[batch, classes].
 
     Args:
-      graph: the network's structure.
-      mesh: of the devices.
-      views: of each image, whose probabilities are averaged: a key of `VIEWS`.
+      graph: structure of the network.
+      mesh: devices that share the batch.
+      views: a key of `VIEWS`; the probabilities of the views are averaged.
 
     Raises:
-      UserError: there are no such views.
+      UserError: no views have this name.
     """
     to_views = choose_views(views)
 
     def predict(params, statistics, images):
         model = nnx.merge(graph, params, statistics)
         model.eval()
-        # One view after another: a batch of all of them is no faster, and takes as many times the
-        # memory.
+        # One view at a time: a batch of all views is no faster and multiplies the memory.
         probabilities = jax.lax.map(
             lambda view: jax.nn.softmax(model(view)), to_views(to_unit_range(images))
         )
@@ -48,10 +47,7 @@ def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
 
 
 def compile_for(mesh: Mesh, function: Function) -> Function:
-    """Jits a function of images that are split over the devices.
-
-    Its results are replicated on every device of every process.
-    """
+    """Jits a function. Its images are sharded over the devices, its results replicated."""
     return jax.jit(
         on_mesh(mesh, function),
         in_shardings=(replicated(mesh), replicated(mesh), split_over_devices(mesh)),
@@ -68,10 +64,10 @@ def predict_records(
     batch_size: int,
     mesh: Mesh,
 ) -> Any:
-    """Returns NumPy arrays of the function's results for every record, in order, on every process.
+    """Returns the function's results for all records in order, as NumPy arrays on every process.
 
-    Fewer records than a batch are filled up to the next power of two for each device, so that few
-    images do not cost a whole batch, and few sizes are ever compiled.
+    If the records do not fill one batch, they are padded to the next power of two per device. Few
+    images then do not cost a whole batch, and few batch sizes are compiled.
     """
     each = math.ceil(len(records) / mesh.size)
     batches = evaluation_batches(
@@ -81,7 +77,7 @@ def predict_records(
         process_count=jax.process_count(),
     )
     sharding = split_over_devices(mesh)
-    # All batches are under way before the first result is waited for.
+    # All batches are dispatched before the first result is awaited.
     on_devices = (to_devices(batch, sharding)["image"] for batch in batches)
     results = [function(params, statistics, images) for images in on_devices]
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(records)], *results)

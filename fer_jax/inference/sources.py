@@ -1,4 +1,4 @@
-"""Finds the pictures that a command is given: files, folders, patterns, videos and cameras."""
+"""Finds the pictures that a command names: files, folders, patterns, videos and cameras."""
 
 import dataclasses
 import functools
@@ -15,28 +15,28 @@ from PIL import Image
 from fer_jax.errors import UserError
 from fer_jax.inference.pictures import UnreadableError, open_picture
 
-# What cannot be opened is said once, in this package's words.
+# This package reports what cannot be opened, so OpenCV and FFmpeg stay silent.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of what is taken for a picture in a folder; a file named by itself may have any."""
+"""Suffixes of pictures in folders; a file named by itself can have any suffix."""
 
 VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-"""Suffixes of what is taken for a video."""
+"""Suffixes of videos."""
 
 _CAMERA = "camera:"
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A picture yet to be loaded.
+    """A picture that is not loaded yet.
 
     Attributes:
-      name: of the file as the user gave it, or the camera.
-      copy: the relative path of an annotated copy, without suffix.
-      load: decodes the picture; raises `UnreadableError`.
-      number: in a video or from a camera, from 0.
+      name: the file as the user gave it, or the camera.
+      copy: relative path of the annotated copy, without suffix.
+      load: function that decodes the picture or raises `UnreadableError`.
+      number: frame number in a video or from a camera, from 0; None for a picture.
     """
 
     name: str
@@ -46,22 +46,22 @@ class Frame:
 
 
 def is_camera(argument: str) -> bool:
-    """Whether an argument is `camera:` and a number."""
+    """Returns whether an argument names a camera."""
     return argument.startswith(_CAMERA)
 
 
 def find_frames(arguments: Sequence[str], output: Path | None = None) -> Iterator[Frame]:
-    """Returns the pictures of every argument, in order; those of a folder and below by name.
+    """Returns the pictures of every argument in order; folders recursively, sorted by name.
 
-    Nothing is read ahead, and no list is kept of a folder's files.
+    Nothing is read ahead, and a folder's files are listed as they are needed.
 
     Args:
-      arguments: files, folders, patterns, videos, `camera:` and a number.
-      output: a folder that will be written to meanwhile.
+      arguments: files, folders, patterns, videos, or `camera:` and a number.
+      output: folder for the annotated copies.
 
     Raises:
-      UserError: at once, where an argument names nothing, a camera cannot be opened, or a file
-        would be both read and written.
+      UserError: an argument names nothing, a camera cannot be opened, or `output` is a folder that
+        is read. Raised before the first picture.
     """
     return itertools.chain.from_iterable([_open(argument, output) for argument in arguments])
 
@@ -91,7 +91,7 @@ def _open(argument: str, output: Path | None) -> Iterable[Frame]:
 
 def _refuse_to_overwrite(path: Path, output: Path) -> None:
     if output == path.parent or output.is_relative_to(path):
-        raise UserError(f"--output={output} is where pictures are read; choose another folder")
+        raise UserError(f"--output={output} is a folder that is read; choose another folder")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -121,7 +121,7 @@ def _camera(name: str) -> Iterator[Frame]:
     number = name.removeprefix(_CAMERA)
     capture = cv2.VideoCapture(int(number)) if number.isdecimal() else None
     if capture is None or not capture.isOpened():
-        raise UserError(f"cannot open {name}; {_CAMERA}0 is the first camera, if there is one")
+        raise UserError(f"cannot open {name}; the first camera is {_CAMERA}0")
     return _capture(capture, name, Path(f"camera_{number}"))
 
 

@@ -1,4 +1,4 @@
-"""Predicts a stream of pictures in constant memory: decoded ahead by threads, in full batches."""
+"""Predicts a stream of pictures in constant memory: threads decode ahead, batches are full."""
 
 import collections
 import dataclasses
@@ -17,7 +17,7 @@ from fer_jax.inference.pictures import UnreadableError, to_input
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.sources import Frame
 
-_PENDING_BYTES = 1 << 28  # Of pictures that wait for their batch, where they are kept.
+_PENDING_BYTES = 1 << 28  # limit on the kept pictures of one batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Face:
     """One face of a picture.
 
     Attributes:
-      box: around it; None where no faces were looked for, and it is the whole picture.
-      label: its most probable class.
-      probabilities: of the predictor's classes.
-      heat: by Grad-CAM, over the box; None where not asked for.
+      box: the box around the face; None for the whole picture, without face detection.
+      label: the most probable class.
+      probabilities: probability of each of the predictor's classes.
+      heat: Grad-CAM heat map over the box; None unless requested.
     """
 
     box: Box | None
@@ -38,14 +38,14 @@ class Face:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
-    """What came of one picture.
+class FramePrediction:
+    """The prediction for one picture.
 
     Attributes:
-      frame: which picture.
-      faces: from left to right.
-      picture: None where not kept.
-      error: why it could not be read, or empty.
+      frame: the picture's name and number.
+      faces: the faces, from left to right.
+      picture: the decoded picture; None unless kept.
+      error: the reason why the picture could not be read; empty otherwise.
     """
 
     frame: Frame
@@ -62,29 +62,32 @@ def predict_frames(
     explain: bool,
     keep_pictures: bool,
     at_once: bool,
-) -> Iterator[Result]:
-    """Yields what comes of each picture, in order.
+) -> Iterator[FramePrediction]:
+    """Yields the prediction for each picture, in order.
 
     Args:
-      predictor: of the faces.
+      predictor: the trained model.
       frames: the pictures.
-      detect_faces: find the faces in each picture; otherwise it is one.
-      explain: make heat maps too; `UserError` where the network has no convolution.
-      keep_pictures: in the results; a batch is then cut short at 256 MiB of them.
-      at_once: wait for no batch to fill up, as before a camera.
+      detect_faces: whether to find the faces in each picture; otherwise each picture is one face.
+      explain: whether to make heat maps.
+      keep_pictures: whether to return the pictures; a batch then ends early at 256 MiB of them.
+      at_once: whether to predict each picture alone instead of filling a batch, as for a camera.
+
+    Raises:
+      UserError: `explain` is set and the network has no convolution.
     """
-    look = functools.partial(_look, detect_faces=detect_faces, keep_picture=keep_pictures)
-    batches: Iterator[list[_Seen]]
+    load = functools.partial(_load, detect_faces=detect_faces, keep_picture=keep_pictures)
+    batches: Iterator[list[_Loaded]]
     if at_once:
-        batches = ([look(frame)] for frame in frames)
+        batches = ([load(frame)] for frame in frames)
     else:
-        batches = _batches(_map_ahead(look, frames), predictor.batch_size)
+        batches = _batches(_map_ahead(load, frames), predictor.batch_size)
     for batch in batches:
         yield from _predict(predictor, batch, explain)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seen:
+class _Loaded:
     frame: Frame
     boxes: Sequence[Box | None]
     inputs: list[UInt8[np.ndarray, "48 48 1"]]
@@ -92,34 +95,34 @@ class _Seen:
     error: str = ""
 
 
-def _look(frame: Frame, *, detect_faces: bool, keep_picture: bool) -> _Seen:
+def _load(frame: Frame, *, detect_faces: bool, keep_picture: bool) -> _Loaded:
     try:
         picture = frame.load()
     except UnreadableError as error:
-        return _Seen(frame, [], [], error=error.reason)
+        return _Loaded(frame, [], [], error=error.reason)
     boxes = find_faces(picture) if detect_faces else [None]
     inputs = [to_input(box.crop(picture) if box else picture) for box in boxes]
-    return _Seen(frame, boxes, inputs, picture if keep_picture else None)
+    return _Loaded(frame, boxes, inputs, picture if keep_picture else None)
 
 
-def _map_ahead(look: Callable[[Frame], _Seen], frames: Iterable[Frame]) -> Iterator[_Seen]:
-    """Maps in threads and in order, a few pictures ahead of whoever takes the results."""
+def _map_ahead(load: Callable[[Frame], _Loaded], frames: Iterable[Frame]) -> Iterator[_Loaded]:
+    """Maps in threads and in order, a few pictures ahead of the consumer."""
     threads = os.cpu_count() or 1
-    ahead: collections.deque[Future[_Seen]] = collections.deque()
+    ahead: collections.deque[Future[_Loaded]] = collections.deque()
     with ThreadPoolExecutor(threads) as pool:
         for frame in frames:
-            ahead.append(pool.submit(look, frame))
+            ahead.append(pool.submit(load, frame))
             if len(ahead) > 2 * threads:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
 
 
-def _batches(seen: Iterable[_Seen], batch_size: int) -> Iterator[list[_Seen]]:
-    """Groups pictures whose faces fill a batch; one without a face counts as one."""
-    batch: list[_Seen] = []
+def _batches(loaded: Iterable[_Loaded], batch_size: int) -> Iterator[list[_Loaded]]:
+    """Groups pictures whose faces fill a batch. A picture without faces counts as one face."""
+    batch: list[_Loaded] = []
     rows = pending_bytes = 0
-    for one in seen:
+    for one in loaded:
         more = max(1, len(one.inputs))
         if batch and (rows + more > batch_size or pending_bytes > _PENDING_BYTES):
             yield batch
@@ -132,13 +135,15 @@ def _batches(seen: Iterable[_Seen], batch_size: int) -> Iterator[list[_Seen]]:
         yield batch
 
 
-def _predict(predictor: Predictor, batch: list[_Seen], explain: bool) -> Iterator[Result]:
-    inputs = [face for seen in batch for face in seen.inputs]
+def _predict(
+    predictor: Predictor, batch: list[_Loaded], explain: bool
+) -> Iterator[FramePrediction]:
+    inputs = [face for loaded in batch for face in loaded.inputs]
     rows: Iterator[tuple] = iter(())
     if inputs:
         prediction, heat = predictor.explain(inputs) if explain else (predictor(inputs), None)
         maps = itertools.repeat(None) if heat is None else heat
         rows = zip(prediction.labels, prediction.probabilities, maps, strict=False)
-    for seen in batch:
-        faces = [Face(box, *next(rows)) for box in seen.boxes]
-        yield Result(seen.frame, faces, seen.picture, seen.error)
+    for loaded in batch:
+        faces = [Face(box, *next(rows)) for box in loaded.boxes]
+        yield FramePrediction(loaded.frame, faces, loaded.picture, loaded.error)

@@ -1,4 +1,4 @@
-"""A run's network, read back from one of its checkpoints, ready to predict."""
+"""The trained network of a run, restored from a checkpoint."""
 
 import contextlib
 import dataclasses
@@ -26,15 +26,15 @@ from fer_jax.workdir import member_workdirs, read_run
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """What `load_trained` returns: a network, or the members of an ensemble.
+    """A trained network, or the members of a trained ensemble.
 
     Attributes:
-      config: of the run.
+      config: config of the run.
       classes: names, in the order of the probabilities.
-      step: of the checkpoint; of an ensemble the latest one.
-      views: of each image, whose probabilities are averaged.
-      graph: the network's structure.
-      mesh: of the devices that hold its parameters.
+      step: step of the checkpoint; for an ensemble, the latest of its members' steps.
+      views: name of the views over which probabilities are averaged.
+      graph: structure of the network.
+      mesh: devices that hold the parameters.
     """
 
     config: ConfigDict
@@ -50,9 +50,9 @@ class TrainedModel:
         return self.apply(self._predict, records)
 
     def apply(self, function: Function, records: Records) -> Any:
-        """Returns what a function compiled for `graph` and `mesh` makes of each record.
+        """Applies a function compiled for `graph` and `mesh` to every record.
 
-        Of an ensemble: the mean of what it makes with each member.
+        For an ensemble: the mean over its members.
         """
         results = [
             predict_records(
@@ -73,12 +73,12 @@ class TrainedModel:
 
 
 def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = None) -> TrainedModel:
-    """Reads a run's network back, or an ensemble's.
+    """Restores the network of a run, or the networks of an ensemble.
 
     Args:
-      workdir: of the run.
+      workdir: the run.
       checkpoint: "best", "latest" or a step; each member of an ensemble has its own best.
-      views: see `fer_jax/config.py`; default: those of the run.
+      views: a key of `VIEWS`; default: the run's views.
 
     Raises:
       UserError: there is no such run or checkpoint.
@@ -100,7 +100,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
         config=config,
         classes=classes,
         step=max(steps),
-        views=views or config.get("views", "one"),  # Runs older than the knob had one.
+        views=views or config.get("views", "one"),  # Older runs lack this knob.
         graph=graph,
         mesh=mesh,
         _networks=networks,

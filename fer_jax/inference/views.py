@@ -1,4 +1,4 @@
-"""Several views of each image, whose probabilities are averaged in evaluation."""
+"""Test-time views of each image; evaluation averages their probabilities."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from fer_jax.errors import UserError
 
 _MARGIN = 4
-"""Pixels that a crop leaves out of height and of width: of 48x48 it takes 44x44."""
+"""Pixels that a crop removes from height and width: 48x48 becomes 44x44."""
 
 
 def one(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "1 batch 48 48 1"]:
@@ -26,7 +26,7 @@ def ten_crop(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "10 batch 48
     """Crops at the four corners and the centre, and their mirror images.
 
     Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012,
-    section 4.1. Each is resized, bilinearly, to the size of the image, which some networks need.
+    section 4.1. Each crop is resized bilinearly to the image's size, which some networks need.
     """
     _, height, width, _ = images.shape
     corners = [(top, left) for top in (0, _MARGIN) for left in (0, _MARGIN)]
@@ -39,16 +39,16 @@ def ten_crop(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "10 batch 48
 
 
 Views = Callable[[Float[Array, "batch 48 48 1"]], Float[Array, "views batch 48 48 1"]]
-"""From images to several views of each."""
+"""A function from images to several views of each image."""
 
 VIEWS: dict[str, Views] = {"one": one, "flip": flip, "ten_crop": ten_crop}
 
 
 def choose_views(name: str) -> Views:
-    """Returns what `config.views` names.
+    """Returns the views with this name, the value of `config.views`.
 
     Raises:
-      UserError: there are no such views.
+      UserError: no views have this name.
     """
     if name not in VIEWS:
         raise UserError(f"views is {name!r}; choose one of {', '.join(VIEWS)}")

@@ -52,21 +52,21 @@ def test_every_face_is_found_and_predicted(make_faces, request, trained_workdir,
     canvas = paste(make_faces(request))
     predictor = Predictor.from_workdir(trained_workdir)
     frame = Frame("canvas", tmp_path, lambda: canvas)
-    (result,) = predict_frames(
+    (prediction,) = predict_frames(
         predictor, [frame], detect_faces=True, explain=False, keep_pictures=True, at_once=False
     )
-    assert len(result.faces) == len(PLACES)
+    assert len(prediction.faces) == len(PLACES)
     pixels = np.asarray(canvas)
     for place in PLACES:
-        face = max(result.faces, key=lambda face: overlap(face.box, place))
+        face = max(prediction.faces, key=lambda face: overlap(face.box, place))
         assert overlap(face.box, place) > 0.5
         left, top, width, height = face.box
         assert width == height
         crop = predictor(pixels[top : top + height, left : left + width])
         assert face.label == crop.labels[0]
         np.testing.assert_allclose(face.probabilities, crop.probabilities[0], rtol=1e-4)
-    assert result.faces == sorted(result.faces, key=lambda face: face.box.left)
-    assert len({face.label for face in result.faces}) > 1
+    assert prediction.faces == sorted(prediction.faces, key=lambda face: face.box.left)
+    assert len({face.label for face in prediction.faces}) > 1
 
 
 def test_where_there_is_no_face_none_is_found():
