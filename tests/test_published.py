@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import pytest
 from PIL import Image
-from small_runs import make_run, predict
+from small_runs import make_evaluation, make_run
 
 from benchmarks.published_page import Result, make_page
 from fer_jax.config import load_config
@@ -137,13 +137,13 @@ def make_evaluated(workdir: Path, **config) -> dict:
     """Makes up a run whose twelfth and last epoch was its best; returns the public_test report."""
     make_run(workdir, best_by="val_accuracy", views="one", **config)
     for split in ("validation_20", "public_test"):
-        predictions = predict(workdir, 350, split=split)
+        evaluation = make_evaluation(workdir, 350, split=split)
         report = classification_metrics(
-            predictions.probabilities, predictions.records.labels, predictions.data.classes
+            evaluation.probabilities, evaluation.records.labels, evaluation.data.classes
         )
-        predictions.directory.mkdir(parents=True)
+        evaluation.directory.mkdir(parents=True)
         report |= {"checkpoint_step": 1200, "views": "one"}
-        (predictions.directory / "report.json").write_text(json.dumps(report))
+        (evaluation.directory / "report.json").write_text(json.dumps(report))
     return report
 
 

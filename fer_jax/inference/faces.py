@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 # On 300 faces of FER-2013, enlarged on a grey canvas, it finds as many faces as the default cascade
-# with half the false positives. The median error of its square is 2 % of the image.
+# with half the false positives. In the median its square matches the image to 2 %.
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _NEIGHBOURS = 5  # windows that must agree on a face
 _LONGEST_SIDE = 1280  # pixels; larger pictures are searched at this size, for speed

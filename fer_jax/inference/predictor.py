@@ -73,7 +73,7 @@ class Predictor:
         """Loads the model that `python -m fer_jax.main` trained in `workdir`.
 
         Args:
-          workdir: the run.
+          workdir: folder of the run.
           checkpoint: "best", "latest" or a step.
 
         Raises:

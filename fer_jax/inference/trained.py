@@ -76,7 +76,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     """Restores the network of a run, or the networks of an ensemble.
 
     Args:
-      workdir: the run.
+      workdir: folder of the run.
       checkpoint: "best", "latest" or a step; each member of an ensemble has its own best.
       views: a key of `VIEWS`; default: the run's views.
 

@@ -27,7 +27,7 @@ class Evaluation:
     """The predictions of one checkpoint for one split.
 
     Attributes:
-      workdir: the run.
+      workdir: folder of the run.
       split: its name.
       checkpoint_step: step of the checkpoint.
       data: the data set with the split.

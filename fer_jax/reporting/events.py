@@ -14,19 +14,17 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import UInt8
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
 
 from fer_jax.workdir import flatten
 
 # clu.metric_writers imports TensorFlow (1.4 GB, 5 s) for its own SummaryWriter, which is not needed
 # here. This entry defers the import until somebody makes one.
-sys.modules.setdefault(
-    "clu.metric_writers.summary_writer",
-    SimpleNamespace(  # type: ignore[arg-type]
-        SummaryWriter=lambda *args, **kwargs: import_module(
-            "clu.metric_writers.tf.summary_writer"
-        ).SummaryWriter(*args, **kwargs)
-    ),
-)
+_TF = "clu.metric_writers.tf.summary_writer"
+_lazy: Any = SimpleNamespace(SummaryWriter=lambda logdir: import_module(_TF).SummaryWriter(logdir))
+sys.modules.setdefault("clu.metric_writers.summary_writer", _lazy)
 from clu.metric_writers import LoggingWriter, MetricWriter, MultiWriter  # noqa: E402
 
 _SCALARS = {
@@ -91,43 +89,31 @@ class _EventFile(LoggingWriter):
     """
 
     def __init__(self, logdir: str | os.PathLike):
-        from tensorboardX.event_file_writer import EventsWriter
-
         super().__init__()
         Path(logdir).mkdir(parents=True, exist_ok=True)
         # tensorboardX names files by host and second only: a quick restart would overwrite one.
         suffix = f".{os.getpid()}.{time.monotonic_ns()}"
         self._file = EventsWriter(os.path.join(logdir, "events"), suffix)
 
-    def _write(self, step: int, summary: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._file.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+    def _write(self, step: int, content: Any) -> None:
+        self._file.write_event(Event(wall_time=time.time(), step=step, summary=content))
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        from tensorboardX import summary
-
         super().write_scalars(step, scalars)
         for tag, value in scalars.items():
             self._write(step, summary.scalar(tag, np.asarray(value)))
 
     def write_images(self, step: int, images: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
-        from tensorboardX import summary
-
         super().write_images(step, images)
         for tag, pixels in images.items():
             self._write(step, summary.image(tag, pixels, dataformats="HWC"))
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        from tensorboardX import summary
-
         super().write_texts(step, texts)
         for tag, text in texts.items():
             self._write(step, summary.text(tag, text))
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        from tensorboardX import summary
-
         super().write_hparams(hparams)
         plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in hparams.items()}
         # Without an `experiment` summary TensorBoard offers every scalar of a run as its metric.
