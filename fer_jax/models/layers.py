@@ -14,7 +14,7 @@ from fer_jax.errors import UserError
 
 def flatten(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch features"]:
     """Lays out each image's features in one row."""
-    return x.reshape(len(x), -1)
+    return x.reshape(x.shape[0], -1)
 
 
 def global_average_pool(
@@ -117,7 +117,7 @@ class Classifier(nnx.Module):
         Bilinear between the centres of pixels, not smoothed before: as resizing is in TensorFlow,
         and in PyTorch with `align_corners=False`.
         """
-        shape = (len(images), self.image_size, self.image_size, 1)
+        shape = (images.shape[0], self.image_size, self.image_size, 1)
         if images.shape != shape:
             images = jax.image.resize(images, shape, "bilinear", antialias=False)
         x = jnp.repeat(images, self.channels, axis=-1)
