@@ -1,6 +1,7 @@
-"""The networks, and the one table from a config's `model.name` to what builds it."""
+"""The networks, and the one table from a config's `model.name` to the function that builds it."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +21,18 @@ MODELS: dict[str, Callable[..., Classifier]] = {
     "vgg16": vgg.vgg16,
 }
 
+_KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number", lambda value: isinstance(value, int)),
+    float: ("a number", lambda value: isinstance(value, int | float)),
+    str: ("text", lambda value: isinstance(value, str)),
+    Sequence[int]: (
+        "a list of whole numbers",
+        lambda value: isinstance(value, list | tuple) and all(isinstance(n, int) for n in value),
+    ),
+    Sequence[str | tuple]: ("a list", lambda value: isinstance(value, list | tuple)),
+}
+"""The types of a network's arguments: the name of each in messages, and a test for it."""
+
 
 def create_model(
     config: Mapping[str, Any], *, num_classes: int, dtype: str, rngs: nnx.Rngs
@@ -27,10 +40,10 @@ def create_model(
     """Builds the network that `config` describes.
 
     Args:
-      config: `name`, a key of `MODELS`, and the arguments of what it names.
-      num_classes: logits in a row.
-      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
-      rngs: for the initial parameters.
+      config: `name`, a key of `MODELS`, and the arguments of that function.
+      num_classes: number of logits per image.
+      dtype: type of the computation, "float32" or "bfloat16"; parameters are float32.
+      rngs: generators of the initial parameters.
 
     Returns:
       A module from images, Float[batch, 48, 48, 1] in [0, 1], to logits, Float[batch, classes].
@@ -39,14 +52,48 @@ def create_model(
       UserError: there is no such network, or it does not take these arguments.
     """
     arguments = dict(config)
-    name = arguments.pop("name")
+    name = arguments.pop("name", None)
+    if not name:
+        raise UserError(f"model.name is missing; choose one of {', '.join(MODELS)}")
     if name not in MODELS:
         raise UserError(f"model.name is {name!r}; choose one of {', '.join(MODELS)}")
+    _check_names(name, arguments)
     for key, value in arguments.items():
-        for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, int) and number < 1 and not key.startswith("frozen"):
-                raise UserError(f"model.{key} is {value}; give 1 or more")
-    try:
-        return MODELS[name](**arguments, num_classes=num_classes, dtype=jnp.dtype(dtype), rngs=rngs)
-    except TypeError as error:
-        raise UserError(f"model {name!r} cannot be built: {error}") from error
+        _check(key, value, _parameters(name)[key].annotation)
+    return MODELS[name](**arguments, num_classes=num_classes, dtype=jnp.dtype(dtype), rngs=rngs)
+
+
+def _parameters(name: str) -> dict[str, inspect.Parameter]:
+    """Returns the parameters that a config may set."""
+    parameters = dict(inspect.signature(MODELS[name]).parameters)
+    for key in ("num_classes", "dtype", "rngs"):
+        del parameters[key]
+    return parameters
+
+
+def _check_names(name: str, arguments: Mapping[str, Any]) -> None:
+    taken = _parameters(name)
+    if foreign := [key for key in arguments if key not in taken]:
+        owners = [repr(other) for other in MODELS if arguments.keys() <= _parameters(other).keys()]
+        hint = f"it takes {', '.join(taken)}"
+        if owners:
+            hint = (
+                f"this config's model section belongs to {' or '.join(owners)}: "
+                f"choose a config of {name!r}, or set model.name back"
+            )
+        raise UserError(f"model {name!r} takes no {' and no '.join(map(repr, foreign))}; {hint}")
+    required = [key for key, parameter in taken.items() if parameter.default is parameter.empty]
+    if missing := [key for key in required if key not in arguments]:
+        raise UserError(
+            f"model {name!r} needs {' and '.join(map(repr, missing))}; "
+            f"set {' and '.join(f'model.{key}' for key in missing)}"
+        )
+
+
+def _check(key: str, value: Any, annotation: Any) -> None:
+    kind, fits = _KINDS[annotation]
+    if not fits(value):
+        raise UserError(f"model.{key} is {value!r}; give {kind}")
+    for number in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(number, int) and number < 1 and not key.startswith("frozen"):
+            raise UserError(f"model.{key} is {value}; give 1 or more")

@@ -1,7 +1,9 @@
-"""Plain convolutional networks, built from a list of layers as a config writes it down."""
+"""Plain convolutional networks, built from a config's list of layers."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -35,42 +37,38 @@ def cnn(
 ) -> Classifier:
     """Builds a network from a list such as `[("conv", 32), "batch_norm", "max_pool", "flatten"]`.
 
-    The entries, of which those without a number need no tuple:
+    An entry without numbers needs no tuple. The entries are:
 
     * `("conv", features, kernel=3, padding="SAME")`: convolution with bias, then ReLU
     * `("dense", features)`: dense layer with bias, then ReLU
-    * `"batch_norm"`: batch normalisation, over all axes but the last
-    * `("max_pool", size=2)`: maximum of blocks; what is left over at the edge is dropped
+    * `"batch_norm"`: batch normalisation over all axes but the last
+    * `("max_pool", size=2)`: maximum of each block; rows and columns left over are dropped
     * `("dropout", rate)`
     * `"flatten"`: needed once, before the first dense layer
 
-    The layer of logits is added. Kernels start Glorot-uniform and biases at zero; batch
-    normalisation has momentum 0.99 and epsilon 1e-3: Keras's defaults.
+    A dense layer for the logits is added at the end. Initialisation and batch normalisation have
+    Keras's defaults: Glorot-uniform kernels, zero biases, momentum 0.99 and epsilon 1e-3.
 
     Args:
-      layers: as above.
+      layers: entries as above, in order.
       channels, image_size, normalization, frozen: see `Classifier`.
-      num_classes: logits in a row.
-      dtype: of the computation; parameters are float32.
-      rngs: for the initial parameters.
+      num_classes: number of logits per image.
+      dtype: type of the computation; parameters are float32.
+      rngs: generators of the initial parameters.
 
     Raises:
-      UserError: a layer is unknown, or its numbers do not fit; the message names it.
+      UserError: a layer is unknown, or its numbers do not fit; the message names the layer.
     """
     modules: list[Callable] = []
     shape: Shape = (image_size, image_size, channels)
     for position, entry in enumerate(layers, start=1):
         try:
-            name, *numbers = (entry,) if isinstance(entry, str) else entry
-            added, shape = _LAYERS[name](shape, *numbers, dtype=dtype, rngs=rngs)
-        except KeyError:
+            build, numbers = _read(entry)
+            added, shape = build(shape, *numbers, dtype=dtype, rngs=rngs)
+        except UserError as error:
             raise UserError(
-                f"layer {position}, {name!r}, is none of {', '.join(_LAYERS)}"
+                f"layer {position}, {entry!r}, with input of shape {shape}: {error}"
             ) from None
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"layer {position}, {entry!r}, cannot follow an output of shape {shape}: {error}"
-            ) from error
         modules += added
     if len(shape) != 1:
         raise UserError(f"layers end in shape {shape}; add 'flatten' before the first 'dense'")
@@ -88,14 +86,26 @@ def cnn(
     )
 
 
+def _read(entry: str | tuple) -> tuple[Callable[..., Built], Sequence[Any]]:
+    """Returns the function that builds an entry's layers, and the entry's numbers."""
+    name, *numbers = entry if isinstance(entry, list | tuple) and entry else (entry,)
+    if not isinstance(name, str) or name not in _LAYERS:
+        raise UserError(f"{name!r} is no layer; choose one of {', '.join(_LAYERS)}")
+    try:
+        inspect.signature(_LAYERS[name]).bind((), *numbers, dtype=None)
+    except TypeError as error:
+        raise UserError(str(error)) from None
+    return _LAYERS[name], numbers
+
+
 def _conv(shape: Shape, features: int, kernel: int = 3, padding: str = "SAME", **common) -> Built:
-    height, width, channels = shape
+    height, width, channels = _image(shape)
     _check_counts(features=features, kernel=kernel)
     if padding not in ("SAME", "VALID"):
-        raise ValueError(f"padding is {padding!r}, not 'SAME' or 'VALID'")
+        raise UserError(f"padding is {padding!r}; give 'SAME' or 'VALID'")
     lost = kernel - 1 if padding == "VALID" else 0
     if min(height, width) <= lost:
-        raise ValueError(f"a {kernel}x{kernel} kernel does not fit into {height}x{width}")
+        raise UserError(f"a {kernel}x{kernel} kernel does not fit into {height}x{width}")
     convolution = Conv(
         channels,
         features,
@@ -108,9 +118,10 @@ def _conv(shape: Shape, features: int, kernel: int = 3, padding: str = "SAME", *
 
 
 def _dense(shape: Shape, features: int, **common) -> Built:
-    (width,) = shape
+    if len(shape) != 1:
+        raise UserError("it takes rows of features; add 'flatten' before it")
     _check_counts(features=features)
-    dense = nnx.Linear(width, features, kernel_init=_GLOROT_UNIFORM, **common)
+    dense = nnx.Linear(*shape, features, kernel_init=_GLOROT_UNIFORM, **common)
     return [dense, nnx.relu], (features,)
 
 
@@ -119,28 +130,34 @@ def _batch_norm(shape: Shape, *, dtype: jnp.dtype, **_) -> Built:
 
 
 def _max_pool(shape: Shape, size: int = 2, **_) -> Built:
-    height, width, channels = shape
+    height, width, channels = _image(shape)
     _check_counts(size=size)
     if min(height, width) < size:
-        raise ValueError(f"{size}x{size} blocks do not fit into {height}x{width}")
+        raise UserError(f"{size}x{size} blocks do not fit into {height}x{width}")
     return [_MaxPool(size)], (height // size, width // size, channels)
 
 
 def _dropout(shape: Shape, rate: float, **_) -> Built:
-    if not 0 <= rate < 1:
-        raise ValueError(f"the rate is {rate}, not in [0, 1)")
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise UserError(f"rate is {rate!r}; give 0 or more, and less than 1")
     return [nnx.Dropout(rate)], shape
 
 
 def _flatten(shape: Shape, **_) -> Built:
-    height, width, channels = shape
+    height, width, channels = _image(shape)
     return [flatten], (height * width * channels,)
+
+
+def _image(shape: Shape) -> Shape:
+    if len(shape) != 3:
+        raise UserError("it takes images; put it before 'flatten'")
+    return shape
 
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} is {count!r}, not 1 or more")
+            raise UserError(f"{name} is {count!r}; give a whole number, 1 or more")
 
 
 class _MaxPool(nnx.Module):

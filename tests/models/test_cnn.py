@@ -166,10 +166,12 @@ def test_bfloat16_computes_in_it_but_keeps_float32(images):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((("conf", 8),), "layer 1, 'conf', is none of conv, dense"),
+        ((("conf", 8),), "layer 1, .*'conf' is no layer; choose one of conv, dense"),
         ((("conv", 8), "max_pool"), "add 'flatten'"),
-        ((("dense", 8),), r"layer 1.*\(48, 48, 1\)"),
-        (("flatten", ("conv", 8)), r"layer 2.*\(2304,\)"),
+        ((("dense", 8),), r"layer 1.*\(48, 48, 1\): .*add 'flatten' before it"),
+        (("flatten", ("conv", 8)), r"layer 2.*\(2304,\): .*put it before 'flatten'"),
+        (("conv",), "layer 1, 'conv', .*missing a required argument: 'features'"),
+        (("batch_norm", ("flatten", 2)), "layer 2, .*too many positional arguments"),
         ((("max_pool", 50),), "50x50 blocks do not fit into 48x48"),
         ((("max_pool", 0),), "size is 0"),
         ((("conv", 0),), "features is 0"),
@@ -177,9 +179,21 @@ def test_bfloat16_computes_in_it_but_keeps_float32(images):
         (("flatten", ("dense", 8.0)), "features is 8.0"),
         ((("conv", 8, 3, "same"),), "'SAME' or 'VALID'"),
         (("flatten", ("dropout", 1.5)), "1.5"),
+        (("flatten", ("dropout", "half")), "rate is 'half'"),
         ((7,), "layer 1, 7"),
+        (((),), r"layer 1, \(\)"),
     ],
 )
 def test_a_wrong_layer_is_named(layers, message):
     with pytest.raises(UserError, match=message):
         build(layers, channels=1)
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_an_error_inside_a_layer_comes_through_as_it_is(error, monkeypatch):
+    def fail(*_, **__):
+        raise error("inside")
+
+    monkeypatch.setattr("fer_jax.models.cnn.Conv", fail)
+    with pytest.raises(error, match="inside"):
+        build()

@@ -1,0 +1,127 @@
+"""The table of networks: the arguments each takes, and export with a symbolic batch size."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax import export
+
+from configs import base
+from fer_jax.errors import UserError
+from fer_jax.models import MODELS, create_model
+
+CNN = {"name": "cnn", "channels": 1, "layers": (("conv", 4), "max_pool", "flatten", ("dense", 8))}
+RESNET = {"name": "resnet", "depth": 18, "stem": "small", "width": 4}
+
+
+def create(config, rngs=None):
+    return create_model(config, num_classes=7, dtype="float32", rngs=rngs or nnx.Rngs(0))
+
+
+def message(config):
+    with pytest.raises(UserError) as raised:
+        create(config)
+    return str(raised.value)
+
+
+def test_a_model_section_of_another_model_names_its_owner():
+    config = base.get_config()
+    config.model.name = "resnet"
+    assert message(config.model) == (
+        "model 'resnet' takes no 'layers'; this config's model section belongs to 'cnn': "
+        "choose a config of 'resnet', or set model.name back"
+    )
+
+
+def test_a_model_section_that_fits_two_models_names_both():
+    assert "belongs to 'efficientnet' or 'resnet':" in message(RESNET | {"name": "vgg16"})
+
+
+@pytest.mark.parametrize("name", ["depht", "num_classes", "rngs"])
+def test_an_unknown_argument_is_named_with_the_known(name):
+    assert message(RESNET | {name: 18}) == (
+        f"model 'resnet' takes no '{name}'; it takes depth, stem, width, frozen_stages, channels, "
+        "image_size, normalization"
+    )
+
+
+def test_a_missing_argument_is_named():
+    assert message({"name": "cnn"}) == "model 'cnn' needs 'layers'; set model.layers"
+    assert message({"name": "resnet", "depth": 18}) == (
+        "model 'resnet' needs 'stem' and 'width'; set model.stem and model.width"
+    )
+
+
+@pytest.mark.parametrize("config", [{}, {"layers": ()}, {"name": ""}, {"name": None}])
+def test_a_missing_name_is_told_with_the_known(config):
+    assert message(config) == f"model.name is missing; choose one of {', '.join(MODELS)}"
+
+
+def test_an_unknown_name_is_told_with_the_known():
+    assert message({"name": "lenet"}) == f"model.name is 'lenet'; choose one of {', '.join(MODELS)}"
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (RESNET | {"width": "64"}, "model.width is '64'; give a whole number"),
+        (RESNET | {"width": 6.5}, "model.width is 6.5; give a whole number"),
+        (RESNET | {"stem": 3}, "model.stem is 3; give text"),
+        (CNN | {"layers": "flatten"}, "model.layers is 'flatten'; give a list"),
+        (
+            {"name": "densenet", "blocks": 6, "growth": 4, "stem": "small"},
+            "model.blocks is 6; give a list of whole numbers",
+        ),
+        (
+            {"name": "densenet", "blocks": (6, 1.5), "growth": 4, "stem": "small"},
+            "model.blocks is (6, 1.5); give a list of whole numbers",
+        ),
+        (
+            {"name": "efficientnet", "width": None, "depth": 1, "stem": "small"},
+            "model.width is None; give a number",
+        ),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(config, expected):
+    assert message(config) == expected
+
+
+def test_an_error_inside_a_network_comes_through_as_it_is(monkeypatch):
+    def broken(*, num_classes, dtype, rngs):
+        return len(num_classes)
+
+    monkeypatch.setitem(MODELS, "broken", broken)
+    with pytest.raises(TypeError, match=re.escape("object of type 'int' has no len()")) as raised:
+        create({"name": "broken"})
+    assert raised.traceback[-1].name == "broken"
+
+
+# All their convolutions are narrower than those that Winograd's algorithm takes.
+SMALL = [
+    CNN | {"layers": (("conv", 4), "batch_norm", ("max_pool", 2), "flatten", ("dense", 8))},
+    CNN | {"layers": (("conv", 4), "max_pool", "flatten"), "channels": 3, "image_size": 32},
+    {"name": "convnext", "depths": (1, 1), "widths": (8, 12), "patch": 2},
+    {"name": "densenet", "blocks": (1, 1), "growth": 4, "stem": "imagenet"},
+    {"name": "efficientnet", "width": 0.1, "depth": 0.1, "stem": "small"},
+    RESNET,
+]
+
+
+@pytest.mark.parametrize("config", SMALL, ids=lambda config: config["name"])
+def test_a_symbolic_batch_size_gives_the_same_numbers(config):
+    graph, state = nnx.split(create(config))
+
+    def infer(state, images):
+        model = nnx.merge(graph, state)
+        model.eval()
+        return jax.nn.softmax(model(images))
+
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, 48, 48, 1), np.float32)
+    exported = export.export(jax.jit(infer), platforms=["cpu"])(state, images)
+    for size in (1, 6):
+        images = np.random.default_rng(size).random((size, 48, 48, 1), np.float32)
+        expected = jax.jit(infer)(state, images)
+        np.testing.assert_allclose(exported.call(state, images), expected, rtol=1e-5)
