@@ -31,7 +31,7 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     ),
     Sequence[str | tuple]: ("a list", lambda value: isinstance(value, list | tuple)),
 }
-"""The types of a network's arguments: the name of each in messages, and a test for it."""
+"""Types of the networks' arguments, each with its name in messages and a test for values."""
 
 
 def create_model(
@@ -71,10 +71,19 @@ def _parameters(name: str) -> dict[str, inspect.Parameter]:
     return parameters
 
 
-def _check_names(name: str, arguments: Mapping[str, Any]) -> None:
+def _required(name: str) -> dict[str, inspect.Parameter]:
     taken = _parameters(name)
-    if foreign := [key for key in arguments if key not in taken]:
-        owners = [repr(other) for other in MODELS if arguments.keys() <= _parameters(other).keys()]
+    return {key: taken[key] for key in taken if taken[key].default is inspect.Parameter.empty}
+
+
+def _check_names(name: str, arguments: Mapping[str, Any]) -> None:
+    taken, given = _parameters(name), arguments.keys()
+    if foreign := [key for key in given if key not in taken]:
+        owners = [
+            repr(other)
+            for other in MODELS
+            if _required(other).keys() <= given <= _parameters(other).keys()
+        ]
         hint = f"it takes {', '.join(taken)}"
         if owners:
             hint = (
@@ -82,8 +91,7 @@ def _check_names(name: str, arguments: Mapping[str, Any]) -> None:
                 f"choose a config of {name!r}, or set model.name back"
             )
         raise UserError(f"model {name!r} takes no {' and no '.join(map(repr, foreign))}; {hint}")
-    required = [key for key, parameter in taken.items() if parameter.default is parameter.empty]
-    if missing := [key for key in required if key not in arguments]:
+    if missing := [key for key in _required(name) if key not in given]:
         raise UserError(
             f"model {name!r} needs {' and '.join(map(repr, missing))}; "
             f"set {' and '.join(f'model.{key}' for key in missing)}"
@@ -91,7 +99,7 @@ def _check_names(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def _check(key: str, value: Any, annotation: Any) -> None:
-    kind, fits = _KINDS[annotation]
+    kind, fits = _KINDS.get(annotation, ("", lambda value: True))
     if not fits(value):
         raise UserError(f"model.{key} is {value!r}; give {kind}")
     for number in value if isinstance(value, list | tuple) else [value]:

@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 from jax import export
 
-from configs import base
 from fer_jax.errors import UserError
 from fer_jax.models import MODELS, create_model
 
@@ -16,8 +15,8 @@ CNN = {"name": "cnn", "channels": 1, "layers": (("conv", 4), "max_pool", "flatte
 RESNET = {"name": "resnet", "depth": 18, "stem": "small", "width": 4}
 
 
-def create(config, rngs=None):
-    return create_model(config, num_classes=7, dtype="float32", rngs=rngs or nnx.Rngs(0))
+def create(config):
+    return create_model(config, num_classes=7, dtype="float32", rngs=nnx.Rngs(0))
 
 
 def message(config):
@@ -27,9 +26,7 @@ def message(config):
 
 
 def test_a_model_section_of_another_model_names_its_owner():
-    config = base.get_config()
-    config.model.name = "resnet"
-    assert message(config.model) == (
+    assert message(CNN | {"name": "resnet"}) == (
         "model 'resnet' takes no 'layers'; this config's model section belongs to 'cnn': "
         "choose a config of 'resnet', or set model.name back"
     )
@@ -39,8 +36,13 @@ def test_a_model_section_that_fits_two_models_names_both():
     assert "belongs to 'efficientnet' or 'resnet':" in message(RESNET | {"name": "vgg16"})
 
 
+def test_the_owner_of_a_model_section_needs_nothing_more():
+    vgg16 = {"name": "cnn", "dropout": 0.5, "frozen_stages": 4, "channels": 3}
+    assert "belongs to 'vgg16':" in message(vgg16)
+
+
 @pytest.mark.parametrize("name", ["depht", "num_classes", "rngs"])
-def test_an_unknown_argument_is_named_with_the_known(name):
+def test_an_unknown_argument_is_named_with_the_known_ones(name):
     assert message(RESNET | {name: 18}) == (
         f"model 'resnet' takes no '{name}'; it takes depth, stem, width, frozen_stages, channels, "
         "image_size, normalization"
@@ -55,11 +57,11 @@ def test_a_missing_argument_is_named():
 
 
 @pytest.mark.parametrize("config", [{}, {"layers": ()}, {"name": ""}, {"name": None}])
-def test_a_missing_name_is_told_with_the_known(config):
+def test_a_missing_name_is_told_with_the_known_ones(config):
     assert message(config) == f"model.name is missing; choose one of {', '.join(MODELS)}"
 
 
-def test_an_unknown_name_is_told_with_the_known():
+def test_an_unknown_name_is_told_with_the_known_ones():
     assert message({"name": "lenet"}) == f"model.name is 'lenet'; choose one of {', '.join(MODELS)}"
 
 
@@ -98,7 +100,7 @@ def test_an_error_inside_a_network_comes_through_as_it_is(monkeypatch):
     assert raised.traceback[-1].name == "broken"
 
 
-# All their convolutions are narrower than those that Winograd's algorithm takes.
+# Their convolutions are narrower than those that Winograd's algorithm takes.
 SMALL = [
     CNN | {"layers": (("conv", 4), "batch_norm", ("max_pool", 2), "flatten", ("dense", 8))},
     CNN | {"layers": (("conv", 4), "max_pool", "flatten"), "channels": 3, "image_size": 32},
