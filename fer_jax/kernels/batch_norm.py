@@ -1,4 +1,4 @@
-"""Batch normalisation, and what makes its gradient fast."""
+"""Batch normalisation with a fast gradient."""
 
 import functools
 import math
@@ -14,17 +14,17 @@ Row = Float[Array, " features"]
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over all axes but the last, by statistics in float32.
+    """Batch normalisation over all axes but the last, with statistics in float32.
 
-    Ioffe and Szegedy, "Batch Normalization", ICML 2015. It computes what `nnx.BatchNorm` does; its
-    gradient is written out, as in the paper: one pass over the batch for the two sums that it
-    needs, and one for the result.
+    Ioffe and Szegedy, "Batch Normalization", ICML 2015. It computes the same as `nnx.BatchNorm`.
+    The gradient is written out as in the paper: one pass over the batch for the two sums it needs,
+    and one pass for the result.
 
     Args:
       features: length of the last axis.
-      momentum: of the running mean and variance, by which inference normalises.
-      epsilon: added to the variance.
-      dtype: of the result; parameters and statistics are float32.
+      momentum: momentum of the running mean and variance, which inference uses.
+      epsilon: number added to the variance.
+      dtype: type of the result; parameters and statistics are float32.
     """
 
     def __init__(self, features: int, *, momentum: float, epsilon: float, dtype: jnp.dtype):
@@ -33,10 +33,13 @@ class BatchNorm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(features))
         self.var = nnx.BatchStat(jnp.ones(features))
         self.momentum, self.epsilon, self.dtype = momentum, epsilon, dtype
-        self.use_running_average = False  # Which `eval` and `train` of a module set.
+        self.use_running_average = False  # `eval` and `train` of a module set it.
 
     def __call__(self, x: Images) -> Images:
-        """Normalises by statistics of the batch while training, which the running ones follow."""
+        """Normalises by the batch's statistics in training, by the running ones in inference.
+
+        Training also updates the running statistics.
+        """
         x, scale, bias = x.astype(self.dtype), self.scale[...], self.bias[...]
         if self.use_running_average:
             return _normalize(x, self.mean[...], self.var[...], scale, bias, self.epsilon)
@@ -47,16 +50,16 @@ class BatchNorm(nnx.Module):
 
 
 def _normalize(x: Images, mean: Row, var: Row, scale: Row, bias: Row, epsilon: float) -> Images:
-    """Computes in float32, whatever the type of `x` and of the result."""
+    """Normalises in float32, whatever the type of `x` and the result."""
     multiplier = scale * lax.rsqrt(var + epsilon)
     return ((x - mean) * multiplier + bias).astype(x.dtype)
 
 
 def _sums(*arrays: Images) -> list[Row]:
-    """Sums each over all axes but the last.
+    """Sums each array over all axes but the last.
 
-    Over each image, then over the batch: of a single sum over few large rows XLA would let some of
-    a GPU's processors do all.
+    The sum runs over each image, then over the batch. XLA would give a single sum over few large
+    rows to only some of a GPU's processors.
     """
     if arrays[0].ndim > 2:
         arrays = lax.optimization_barrier(
@@ -69,7 +72,7 @@ def _sums(*arrays: Images) -> list[Row]:
 def _normalize_by_batch(
     x: Images, scale: Row, bias: Row, epsilon: float
 ) -> tuple[Images, Row, Row]:
-    """Returns the normalised batch, and its mean and variance, through which no gradient goes."""
+    """Returns the normalised batch, its mean and its variance; only the batch has a gradient."""
     return _forward(x, scale, bias, epsilon)[0]
 
 
@@ -77,7 +80,7 @@ def _forward(x, scale, bias, epsilon):
     count = math.prod(x.shape[:-1])
     x32 = x.astype(jnp.float32)
     mean, square = (total / count for total in _sums(x32, x32 * x32))
-    # Rounding can take it below zero.
+    # Rounding can make the difference negative.
     var = jnp.maximum(square - mean * mean, 0)
     return (_normalize(x, mean, var, scale, bias, epsilon), mean, var), (x, mean, var, scale)
 

@@ -1,7 +1,8 @@
-"""`jax.nn.initializers`, to the same values, for networks of a hundred kernels.
+"""Initialisers that compile faster than `jax.nn.initializers`, with the same values.
 
-XLA on a CPU takes over a second to compile the draw of a kernel of four axes, and a twentieth of
-that for as many numbers along one axis, which are the same numbers (jax 0.12).
+On a CPU, XLA takes over a second to compile the draw of a four-axis kernel. Drawing the same
+numbers along one axis compiles in a twentieth of that time (jax 0.12). A network has a hundred
+kernels.
 """
 
 import math
@@ -14,16 +15,16 @@ from jaxtyping import Array, Float
 
 
 def variance_scaling(scale: float, mode: str) -> Callable[..., Array]:
-    """As `jax.nn.initializers.variance_scaling` with a truncated normal distribution.
+    """Equals `jax.nn.initializers.variance_scaling` with a truncated normal distribution.
 
     Args:
-      scale: of the variance, which is `scale` / fan.
-      mode: "fan_in" or "fan_out".
+      scale: factor of the variance, which is `scale` / fan.
+      mode: the fan to divide by, "fan_in" or "fan_out".
     """
 
     def initialize(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Float[Array, "..."]:
         fan = dict(zip(("fan_in", "fan_out"), _fans(shape), strict=True))[mode]
-        # What is cut off, beyond two standard deviations, leaves this much of one.
+        # Truncation at two standard deviations reduces the deviation to this fraction.
         deviation = np.sqrt(np.float32(scale / fan)) / np.float32(0.87962566103423978)
         return truncated_normal(deviation)(key, shape, dtype)
 
@@ -31,7 +32,7 @@ def variance_scaling(scale: float, mode: str) -> Callable[..., Array]:
 
 
 def glorot_uniform() -> Callable[..., Array]:
-    """As `jax.nn.initializers.glorot_uniform`: within sqrt(6 / (fan-in + fan-out)) of zero."""
+    """Equals `jax.nn.initializers.glorot_uniform`: up to sqrt(6 / (fan-in + fan-out)) from zero."""
 
     def initialize(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Float[Array, "..."]:
         limit = np.sqrt(3 * np.float32(2 / sum(_fans(shape))))
@@ -41,7 +42,7 @@ def glorot_uniform() -> Callable[..., Array]:
 
 
 def truncated_normal(deviation: float) -> Callable[..., Array]:
-    """As `jax.nn.initializers.truncated_normal`: cut off beyond two deviations."""
+    """Equals `jax.nn.initializers.truncated_normal`, which truncates at two deviations."""
 
     def initialize(key: Array, shape: Sequence[int], dtype=jnp.float32) -> Float[Array, "..."]:
         drawn = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
@@ -51,6 +52,6 @@ def truncated_normal(deviation: float) -> Callable[..., Array]:
 
 
 def _fans(shape: Sequence[int]) -> tuple[int, int]:
-    """Returns fan-in and fan-out of a kernel, whose last axes are its inputs and outputs."""
+    """Returns fan-in and fan-out of a kernel whose last axes are inputs and outputs."""
     *window, inputs, outputs = shape
     return math.prod(window) * inputs, math.prod(window) * outputs

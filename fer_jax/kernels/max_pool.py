@@ -1,4 +1,4 @@
-"""Max-pooling, and what makes its gradient fast."""
+"""Max-pooling with a fast gradient."""
 
 import functools
 
@@ -13,15 +13,15 @@ Places = UInt[Array, "batch rows columns channels"]
 
 
 def max_pool(
-    x: Float[Array, "batch height width channels"], size: int = 2
+    x: Float[Array, "batch height width channels"], size: int
 ) -> Float[Array, "batch height/size width/size channels"]:
     """Takes the maximum of each `size` x `size` block; rows and columns left over are dropped.
 
-    Where several pixels of a block share the maximum the first of them has its gradient.
+    If several pixels of a block share the maximum, the first of them gets the gradient.
 
-    Written so as XLA is fast at it on a CPU: comparisons, which keep the place of each maximum, in
-    a byte, for a gradient that goes back in one pass. A training step of a small network takes
-    less than half the time it takes with `reduce_window`'s select-and-scatter.
+    The form is one that XLA runs fast on a CPU. Comparisons record the place of each maximum in a
+    byte, and the gradient is one pass over these places. A training step of a small network takes
+    less than half as long as with `reduce_window`'s select-and-scatter.
     """
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
@@ -30,7 +30,7 @@ def max_pool(
 
 
 def _places(size: int) -> UInt[np.ndarray, "size size"]:
-    """Returns what each pixel of a block is called, in a byte where that does."""
+    """Numbers the pixels of a block, in the smallest unsigned type that holds the numbers."""
     return np.arange(size**2, dtype=np.min_scalar_type(size**2 - 1)).reshape(size, size)
 
 
@@ -49,7 +49,7 @@ def _find_maxima(x: Blocks, size: int) -> tuple[Maxima, Places]:
 
 
 def _keep_places(x: Blocks, size: int) -> tuple[Maxima, Places]:
-    # Or XLA finds them anew where the gradient needs them, from the whole blocks.
+    # Without this barrier XLA recomputes the places from the whole blocks for the gradient.
     return jax.lax.optimization_barrier(_find_maxima(x, size))
 
 

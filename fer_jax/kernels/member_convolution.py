@@ -1,7 +1,7 @@
-"""Convolutions of several members at once, each of its own images by its own kernel.
+"""Convolutions of several ensemble members at once, each with its own images and kernel.
 
-What `jax.vmap` makes of one is a convolution in groups, and of its weight gradient another one, by
-kernels as large as the images: cuDNN takes long to find an algorithm for these, and a slow one.
+`jax.vmap` turns a convolution into a grouped one, and its weight gradient into a grouped one with
+kernels as large as the images. For the latter cuDNN autotunes slowly and finds a slow algorithm.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 FULL, MOST = 64, 128
-"""Input channels from which on a kernel fills a GPU's matrix units, and most of several kernels."""
+"""Input channels that fill a GPU's matrix units, and the most that merged kernels may have."""
 
 Images = Float[Array, "members batch height width channels"]
 Kernels = Float[Array, "members rows columns channels features"]
@@ -27,11 +27,11 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **how: Any,
 ) -> Float[Array, "batch height/stride width/stride features"]:
-    """Computes `lax.conv_general_dilated`; under `jax.vmap`, it and its gradient, what is fast.
+    """Computes `lax.conv_general_dilated`, with a fast form and gradient under `jax.vmap`.
 
-    Members whose kernels have few channels are convolved together: their channels lie side by side,
-    and their kernels on the diagonal of one kernel, zero elsewhere. What is multiplied by zero
-    costs less than a call for each member. Others are convolved one by one.
+    Members whose kernels have few channels are merged into one convolution. Their channels lie side
+    by side, and their kernels form the diagonal of a kernel that is zero elsewhere. Multiplying by
+    these zeros costs less than one call per member. Other members are convolved one by one.
     """
 
     def convolve(images: Array, kernel: Array) -> list[Array]:
@@ -58,13 +58,13 @@ def _of_members(
     outputs: Sequence["_Kind"],
     most: int,
 ) -> Callable[..., list[Array]]:
-    """Returns `function`, of one member's arrays, which under `jax.vmap` takes `most` at a time.
+    """Makes a function of one member's arrays take up to `most` members at once under `jax.vmap`.
 
     Args:
-      function: of images and kernels, such that the channels of no member reach another's.
-      inputs: what each argument is.
-      outputs: what each result is.
-      most: members to take together, at most.
+      function: function of images and kernels that does not mix the channels of merged members.
+      inputs: kind of each argument.
+      outputs: kind of each result.
+      most: largest number of members to merge.
     """
     of_members = custom_vmap(function)
 
@@ -87,7 +87,7 @@ def _of_members(
 
 
 class _Kind(NamedTuple):
-    """How arrays of `size` members each become one, and how that is taken apart."""
+    """Functions that merge the arrays of every `size` members into one, and split it again."""
 
     merge: Callable[[Array, int], Array]
     split: Callable[[Array, int], Array]

@@ -16,7 +16,7 @@ from fer_jax.kernels.initializers import glorot_uniform
 from fer_jax.kernels.max_pool import max_pool
 from fer_jax.models.layers import Classifier, flatten
 
-# Keras's defaults, which the published systems were trained with.
+# Keras's defaults, with which the published systems were trained.
 _GLOROT_UNIFORM = glorot_uniform()
 _keras_batch_norm = functools.partial(BatchNorm, momentum=0.99, epsilon=1e-3)
 

@@ -35,24 +35,23 @@ def convnext(
     """Builds a ConvNeXt.
 
     Args:
-      depths: blocks of each stage; (3, 3, 9, 3) is ConvNeXt-T.
-      widths: features of each stage; (96, 192, 384, 768) is ConvNeXt-T. Stages after the first
-        halve height and width.
-      patch: size and stride of the first convolution: 4 in the paper, 1 or 2 for images such as
-        these.
-      stochastic_depth: rate at which the last block is left out of an image's training; that of the
-        others falls to zero at the first (Huang et al., 2016).
-      frozen_stages: how many of the stages, the first with the stem, keep the weights they are
-        given: as many as there are train the last normalisation and the logits' layer, 0
-        everything.
-      channels, image_size, normalization: see `Classifier`; published weights are of 3 channels
-        and "imagenet".
-      num_classes: logits in a row.
-      dtype: of the computation; parameters are float32.
-      rngs: for the initial parameters.
+      depths: number of blocks of each stage; ConvNeXt-T has (3, 3, 9, 3).
+      widths: number of features of each stage; ConvNeXt-T has (96, 192, 384, 768). Every stage
+        after the first halves height and width.
+      patch: size and stride of the first convolution; the paper has 4, small images need 1 or 2.
+      stochastic_depth: rate at which the last block is dropped for an image in training. The rate
+        falls linearly to zero at the first block (Huang et al., 2016).
+      frozen_stages: number of stages, from the first, that keep the weights they are given; the
+        stem belongs to the first. 0 trains everything; all stages frozen leave the last
+        normalisation and the logits to train.
+      channels, image_size, normalization: see `Classifier`; published weights need 3 channels and
+        "imagenet".
+      num_classes: number of logits per image.
+      dtype: type of the computation; parameters are float32.
+      rngs: generators of the initial parameters.
 
     Raises:
-      UserError: depths and widths are not of as many stages, or there are not so many.
+      UserError: `depths` and `widths` differ in length, or `frozen_stages` is not from 0 to that.
     """
     if len(depths) != len(widths):
         raise UserError(
@@ -86,12 +85,12 @@ def convnext(
 
 
 def keras_name(path: str) -> str:
-    """Returns what a weights file of keras.applications' ConvNeXts calls a variable.
+    """Returns a variable's name in the weights files of keras.applications' ConvNeXts.
 
-    Less the prefix for the size, "convnext_tiny_".
+    The name lacks the prefix for the size, such as "convnext_tiny_".
 
     Args:
-      path: of the variable in the network's state, such as
+      path: path of the variable in the network's state, such as
         "features.layers.0.layers.1.depthwise.kernel".
     """
     match path.removeprefix("features.layers.").split("."):
@@ -112,7 +111,7 @@ def keras_name(path: str) -> str:
 
 
 def timm_name(path: str) -> str:
-    """Returns what timm's ConvNeXts call the variable, as `keras_name` does."""
+    """Returns a variable's name in timm's ConvNeXts; arguments as for `keras_name`."""
     match path.removeprefix("features.layers.").split("."):
         case [stage, "layers", "0", layer, variable]:
             first = "conv" if stage == "0" else "norm"
@@ -128,7 +127,7 @@ def timm_name(path: str) -> str:
 
 
 class _Downsample(nnx.Module):
-    """Convolution of patches that do not overlap; normalised after it if `first`, else before."""
+    """Convolution of disjoint patches, with normalisation after it if `first`, else before it."""
 
     def __init__(self, inputs: int, width: int, size: int, *, first: bool, dtype, rngs):
         self.conv = Conv(
@@ -151,10 +150,10 @@ class _Downsample(nnx.Module):
 
 
 class _Block(nnx.Module):
-    """7x7 depthwise convolution and perceptron, scaled by channel, on top of the input.
+    """7x7 depthwise convolution and perceptron, scaled per channel, added to the input.
 
-    Left out of images at `drop_rate`. The scales start at 1e-6, as in the paper: Touvron et al.,
-    "Going Deeper with Image Transformers", ICCV 2021.
+    Training drops the branch for whole images at `drop_rate`. The scales start at 1e-6, as in the
+    paper: Touvron et al., "Going Deeper with Image Transformers", ICCV 2021.
     """
 
     def __init__(self, width: int, *, drop_rate: float, dtype, rngs):

@@ -1,7 +1,7 @@
 """DenseNets: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017.
 
-With bottlenecks and transitions that halve the features: DenseNet-BC. Padding is the same on both
-sides, as in all published weights.
+This is DenseNet-BC: it has bottlenecks, and transitions that halve the features. Padding is equal
+on both sides, as in all published weights.
 """
 
 import functools
@@ -40,22 +40,22 @@ def densenet(
     """Builds a DenseNet.
 
     Args:
-      blocks: dense layers of each block; (6, 12, 24, 16) is DenseNet-121.
-      growth: features that each dense layer adds to what it was given, "k" in the paper; the stem
-        makes twice as many. 32 for ImageNet.
-      stem: "small" (3x3 convolution, nothing thrown away) for images such as these, or "imagenet"
-        (7x7 convolution and 3x3 max-pool, each of stride two).
-      frozen_stages: how many of the blocks, what comes before each and the transition after it or
-        the last normalisation with them, keep the weights they are given: as many as there are
-        train the logits' layer, 0 everything.
-      channels, image_size, normalization: see `Classifier`; published weights are of 3 channels
-        and "imagenet".
-      num_classes: logits in a row.
-      dtype: of the computation; parameters and batch statistics are float32.
-      rngs: for the initial parameters.
+      blocks: number of dense layers of each block; DenseNet-121 has (6, 12, 24, 16).
+      growth: number of features that each dense layer adds to its input, "k" in the paper; 32 for
+        ImageNet. The stem makes twice as many.
+      stem: "small" (3x3 convolution at full resolution) for small images, or "imagenet" (7x7
+        convolution and 3x3 max-pool, each with stride two).
+      frozen_stages: number of blocks, from the first, that keep the weights they are given. The
+        stem, and the transition or last normalisation after a block, freeze with it. 0 trains
+        everything; all blocks frozen leave the logits to train.
+      channels, image_size, normalization: see `Classifier`; published weights need 3 channels and
+        "imagenet".
+      num_classes: number of logits per image.
+      dtype: type of the computation; parameters and batch statistics are float32.
+      rngs: generators of the initial parameters.
 
     Raises:
-      UserError: there is no such stem, or there are not so many blocks.
+      UserError: there is no such stem, or `frozen_stages` is not from 0 to the number of blocks.
     """
     if stem not in _STEMS:
         raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEMS)}")
@@ -81,7 +81,7 @@ def densenet(
         channels=channels,
         image_size=image_size,
         normalization=normalization,
-        # The stem, and of each block itself and what comes after it.
+        # The stem is one layer; each block is two, itself and the layer after it.
         frozen=2 * frozen_stages + 1 if frozen_stages else 0,
         kernel_init=jax.nn.initializers.glorot_uniform(),
         **common,
@@ -89,10 +89,10 @@ def densenet(
 
 
 def keras_name(path: str) -> str:
-    """Returns what a weights file of keras.applications' DenseNets calls a variable.
+    """Returns a variable's name in the weights files of keras.applications' DenseNets.
 
     Args:
-      path: of the variable in the network's state, such as
+      path: path of the variable in the network's state, such as
         "features.layers.1.layers.0.bottleneck.conv.kernel".
     """
     *parts, variable = path.removeprefix("features.layers.").split(".")
@@ -111,7 +111,7 @@ def keras_name(path: str) -> str:
 
 
 def timm_name(path: str) -> str:
-    """Returns what timm's and torchvision's DenseNets call the variable, as `keras_name` does."""
+    """Returns a variable's name in timm and torchvision; arguments as for `keras_name`."""
     *parts, variable = path.removeprefix("features.layers.").split(".")
     match parts:
         case ["0", layer]:
@@ -127,7 +127,7 @@ def timm_name(path: str) -> str:
 
 
 class _ConvNorm(nnx.Module):
-    """Convolution without bias, batch normalisation, ReLU, then `pool`: the stem."""
+    """The stem: convolution without bias, batch normalisation, ReLU, then `pool`."""
 
     def __init__(
         self, inputs: int, features: int, kernel: int, stride: int, pool: Callable, *, dtype, rngs
@@ -152,7 +152,7 @@ class _NormConv(nnx.Module):
 
 
 class _DenseLayer(nnx.Module):
-    """Adds `growth` features to those that it is given."""
+    """Bottleneck and 3x3 convolution; their `growth` features are appended to the input's."""
 
     def __init__(self, inputs: int, growth: int, **common):
         self.bottleneck = _NormConv(inputs, 4 * growth, 1, **common)
@@ -165,7 +165,7 @@ class _DenseLayer(nnx.Module):
 
 
 class _Transition(_NormConv):
-    """Fewer features, and the mean of each 2x2 pixels; a row or column left over is dropped."""
+    """1x1 convolution to fewer features, then 2x2 average pooling; an odd row or column drops."""
 
     def __init__(self, inputs: int, features: int, **common):
         super().__init__(inputs, features, 1, **common)

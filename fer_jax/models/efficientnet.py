@@ -19,11 +19,11 @@ from fer_jax.kernels.initializers import variance_scaling
 from fer_jax.models.layers import Classifier, global_average_pool
 
 _HE_NORMAL = variance_scaling(2.0, "fan_out")
-# Of a depthwise kernel, whose one input has k x k outputs, JAX takes fan_in for that.
+# In a depthwise kernel each input has k x k outputs, and JAX's fan_in is that number.
 _HE_NORMAL_DEPTHWISE = variance_scaling(2.0, "fan_in")
 
 _STEM, _TOP = 32, 1280
-# Repeats, kernel, stride, expansion and features of B0's stages: table 1 of the paper.
+# Repeats, kernel, stride, expansion and features of each of B0's stages: table 1 of the paper.
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -54,26 +54,27 @@ def efficientnet(
     """Builds an EfficientNet.
 
     Args:
-      width: multiplies the features of B0, rounded to multiples of 8; B0 has 1.0.
-      depth: multiplies the blocks of each stage of B0, rounded up; B0 has 1.0.
-      stem: "small" (stride one) for images such as these, or "imagenet" (stride two).
-      convention: what the original and Keras do, "tensorflow", is to pad strided convolutions at
-        the end first and to normalise with an epsilon of 1e-3; "pytorch" is the same padding on
-        both sides and 1e-5, which timm's efficientnet_b0 was trained with, but not its tf_ ones.
-      dropout: rate before the layer of logits.
-      stochastic_depth: rate at which the last block would be left out of an image's training; that
-        of the others falls to zero at the first (Huang et al., 2016).
-      frozen_stages: how many of the nine stages, of which the stem is the first and the last 1x1
-        convolution the last, keep the weights they are given: 9 trains the logits' layer, 0
-        everything.
-      channels, image_size, normalization: see `Classifier`; published weights are of 3 channels
-        and "imagenet".
-      num_classes: logits in a row.
-      dtype: of the computation; parameters and batch statistics are float32.
-      rngs: for the initial parameters.
+      width: multiplier of B0's features, which are rounded to multiples of 8; B0 has 1.0.
+      depth: multiplier of the blocks in each of B0's stages, rounded up; B0 has 1.0.
+      stem: "small" (stride one) for small images, or "imagenet" (stride two).
+      convention: "tensorflow" or "pytorch". "tensorflow" is that of the original and of Keras:
+        strided convolutions pad at the end first, and epsilon is 1e-3. "pytorch" pads equally on
+        both sides, and epsilon is 1e-5; timm's efficientnet_b0 was trained with it, timm's tf_
+        networks were not.
+      dropout: rate of the dropout before the logits.
+      stochastic_depth: scale of the rates at which blocks are dropped for an image in training:
+        block k of n, from 0, has stochastic_depth * k / n (Huang et al., 2016).
+      frozen_stages: number of stages, from the first, that keep the weights they are given. There
+        are nine: the first is the stem, the last is the final 1x1 convolution. 0 trains
+        everything; 9 leaves the logits to train.
+      channels, image_size, normalization: see `Classifier`; published weights need 3 channels and
+        "imagenet".
+      num_classes: number of logits per image.
+      dtype: type of the computation; parameters and batch statistics are float32.
+      rngs: generators of the initial parameters.
 
     Raises:
-      UserError: there is no such stem or convention, or there are not so many stages.
+      UserError: there is no such stem or convention, or `frozen_stages` is not from 0 to 9.
     """
     if stem not in _STEM_STRIDES:
         raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEM_STRIDES)}")
@@ -125,10 +126,10 @@ def efficientnet(
 
 
 def keras_name(path: str) -> str:
-    """Returns what a weights file of keras.applications' EfficientNets calls a variable.
+    """Returns a variable's name in the weights files of keras.applications' EfficientNets.
 
     Args:
-      path: of the variable in the network's state, such as
+      path: path of the variable in the network's state, such as
         "features.layers.2.layers.0.expand.conv.kernel".
     """
     match path.removeprefix("features.layers.").split("."):
@@ -145,7 +146,7 @@ def keras_name(path: str) -> str:
 
 
 def timm_name(path: str) -> str:
-    """Returns what timm's EfficientNets call the variable, as `keras_name` does."""
+    """Returns a variable's name in timm's EfficientNets; arguments as for `keras_name`."""
     match path.removeprefix("features.layers.").split("."):
         case [index, "layers", block, *layer, variable]:
             names = _TIMM_FIRST_STAGE if index == "1" else _TIMM_LAYERS
@@ -158,7 +159,7 @@ def timm_name(path: str) -> str:
 
 
 class _ConvNorm(nnx.Module):
-    """Convolution without bias, batch normalisation, then SiLU or another activation."""
+    """Convolution without bias, batch normalisation, then the activation, by default SiLU."""
 
     def __init__(
         self,
@@ -194,7 +195,7 @@ class _ConvNorm(nnx.Module):
 
 
 class _SqueezeExcite(nnx.Module):
-    """Scales each channel by what the means of all say: Hu et al., CVPR 2018."""
+    """Scales each channel by a function of all channels' means: Hu et al., CVPR 2018."""
 
     def __init__(self, features: int, squeezed: int, *, dtype, rngs):
         conv = functools.partial(Conv, kernel_size=(1, 1), kernel_init=_HE_NORMAL)
@@ -207,7 +208,10 @@ class _SqueezeExcite(nnx.Module):
 
 
 class _MBConv(nnx.Module):
-    """Mobile inverted bottleneck with squeeze-and-excitation, left out of images at `drop_rate`."""
+    """Mobile inverted bottleneck with squeeze-and-excitation.
+
+    Training drops a residual branch for whole images at `drop_rate`.
+    """
 
     def __init__(
         self,
@@ -243,13 +247,14 @@ def _identity(x):
 
 
 def _rounded(features: float) -> int:
-    """Returns the nearest multiple of 8, but no less than nine tenths of `features`."""
+    """Returns the nearest multiple of 8 that is at least nine tenths of `features`."""
     nearest = max(8, int(features + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * features else nearest + 8
 
 
 _STEM_STRIDES = {"small": 1, "imagenet": 2}
-_CONVENTIONS = {"tensorflow": (True, 1e-3), "pytorch": (False, 1e-5)}  # SAME padding; epsilon.
+# Each convention: whether padding is SAME, and the epsilon of batch normalisation.
+_CONVENTIONS = {"tensorflow": (True, 1e-3), "pytorch": (False, 1e-5)}
 
 _KERAS_LAYERS = {
     "expand.conv": "expand_conv",
@@ -277,7 +282,7 @@ _TIMM_LAYERS = {
     "project.conv": "conv_pwl",
     "project.norm": "bn3",
 }
-# Of blocks that do not expand.
+# The first stage's blocks have no expansion, so timm numbers their layers differently.
 _TIMM_FIRST_STAGE = _TIMM_LAYERS | {
     "depthwise.norm": "bn1",
     "project.conv": "conv_pw",

@@ -1,4 +1,4 @@
-"""Networks in functional form: structure, parameters and statistics, as plain JAX takes them."""
+"""Networks in functional form, for plain JAX: structure, parameters and statistics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ Graph = Any  # nnx.GraphDef[Classifier]: the structure of a network, without its
 
 
 def split(model: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
-    """Splits a network into its structure, its parameters, and its statistics (the rest)."""
+    """Splits a network into its structure, its parameters, and all other state ("statistics")."""
     graph, params, statistics = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     return graph, params, statistics
 
@@ -24,8 +24,8 @@ def abstract_network(
     """Returns a network's structure, and its parameters and statistics without values.
 
     Args:
-      build: makes the network, given `rngs`.
-      mesh: on which the values, once there, are whole on every device.
+      build: function from `rngs` to the network.
+      mesh: mesh over which the values will be replicated.
     """
     graph, params, statistics = split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))))
 

@@ -1,4 +1,4 @@
-"""Pieces that the networks share."""
+"""Layers and preprocessing shared by all networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.errors import UserError
 
 
@@ -25,48 +24,49 @@ def global_average_pool(
 
 
 def to_unit_range(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
-    """Maps grey levels 0 to 255 to [0, 1]: all networks' input."""
+    """Maps grey levels 0 to 255 to [0, 1], the input range of every network."""
     return images.astype(jnp.float32) / 255
 
 
 class Frozen(nnx.Variable):
-    """A weight that training leaves as it is: no parameter, so without gradient and momentum.
+    """A weight that training does not change. It is no parameter: no gradient, no momentum.
 
-    Zero until it is given, since a random one would be of no use and takes time to draw.
+    It is zero until loaded, since drawing random numbers for it would be wasted time.
     """
 
 
 NORMALIZATIONS: dict[str, Callable[[Array], Array]] = {
     "none": lambda x: x,
-    # By mean and standard deviation of FER-2013's training pixels, for channels without a colour.
+    # Mean and standard deviation of FER-2013's training pixels, the same for every channel.
     "grey": lambda x: (x - 0.5077) / 0.2551,
-    # Of the weights that Keras took over from Caffe: grey levels 0 to 255 in the order blue, green,
-    # red, less the means of ImageNet. The order of a grey image's equal channels is none.
+    # For weights that Keras took from Caffe: levels 0 to 255 minus ImageNet's means, in the order
+    # blue, green, red. The channels of a grey image are equal, so they need no reordering.
     "caffe": lambda x: x * 255 - jnp.array([103.939, 116.779, 123.68]),
-    # Of torchvision and timm: the standardised red, green and blue of ImageNet.
+    # For weights of torchvision and timm: ImageNet's mean and deviation of red, green and blue.
     "imagenet": lambda x: (x - jnp.array([0.485, 0.456, 0.406])) / jnp.array([0.229, 0.224, 0.225]),
 }
-"""From channels in [0, 1] to what a network was trained on."""
+"""Functions from channels in [0, 1] to the input that a network was trained on, by name."""
 
 
 class Classifier(nnx.Module):
-    """Prepares grey images, and takes them by features and one dense layer to float32 logits.
+    """A network: prepares grey images, computes features, and maps these to logits.
 
-    What every network here is.
+    All networks here have this form.
 
     Args:
-      features: layers from prepared images, Float[batch, image_size, image_size, channels], to rows
-        of features.
-      width: features in a row.
-      num_classes: logits in a row.
-      channels: the grey image is repeated to this many channels.
-      image_size: height and width to which images are resized first.
-      normalization: a key of `NORMALIZATIONS`; those of ImageNet's weights take three channels.
-      frozen: how many of the first layers of `features` keep the weights that they are given: these
-        are `Frozen`, and batch normalisation and dropout act there as in inference.
-      dtype: of the computation; parameters and logits are float32.
-      kernel_init: of the dense layer.
-      rngs: for the initial parameters.
+      features: layers from prepared images, Float[batch, image_size, image_size, channels], to
+        Float[batch, width].
+      width: number of features per image.
+      num_classes: number of logits per image.
+      channels: number of channels that the grey image is repeated to.
+      image_size: height and width, in pixels, that images are resized to first.
+      normalization: key of `NORMALIZATIONS`; "caffe" and "imagenet" take three channels.
+      frozen: number of layers, from the first of `features`, that keep the weights they are given.
+        Their parameters become `Frozen`, and their batch normalisation and dropout always act as
+        in inference.
+      dtype: type of the computation; parameters and logits are float32.
+      kernel_init: initialiser of the dense layer.
+      rngs: generators of the initial parameters.
 
     Raises:
       UserError: there is no such normalisation, or it does not fit the channels.
@@ -79,9 +79,9 @@ class Classifier(nnx.Module):
         *,
         num_classes: int,
         channels: int,
-        image_size: int = IMAGE_SIZE,
-        normalization: str = "none",
-        frozen: int = 0,
+        image_size: int,
+        normalization: str,
+        frozen: int,
         dtype: jnp.dtype,
         kernel_init: jax.nn.initializers.Initializer,
         rngs: nnx.Rngs,
@@ -93,7 +93,7 @@ class Classifier(nnx.Module):
             )
         if normalization in ("caffe", "imagenet") and channels != 3:
             raise UserError(
-                f"model.normalization = {normalization!r} is of 3 channels; "
+                f"model.normalization = {normalization!r} needs 3 channels; "
                 f"set model.channels = 3, not {channels}"
             )
         self.features = features
@@ -112,10 +112,10 @@ class Classifier(nnx.Module):
     def prepare(
         self, images: Float[Array, "batch height width 1"]
     ) -> Float[Array, "batch image_size image_size channels"]:
-        """Resizes grey images in [0, 1], repeats them to channels, and normalises these.
+        """Resizes grey images in [0, 1], repeats them to `channels`, and normalises the channels.
 
-        Bilinear between the centres of pixels, not smoothed before: as resizing is in TensorFlow,
-        and in PyTorch with `align_corners=False`.
+        Resizing is bilinear between pixel centres, without antialiasing, as in TensorFlow and in
+        PyTorch with `align_corners=False`.
         """
         shape = (images.shape[0], self.image_size, self.image_size, 1)
         if images.shape != shape:
@@ -126,18 +126,18 @@ class Classifier(nnx.Module):
     def __call__(
         self, images: Float[Array, "batch height width 1"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes"]:
-        """Returns logits of grey images in [0, 1]; `rngs` feeds dropout while training."""
+        """Returns the logits of grey images in [0, 1]; dropout draws from `rngs` in training."""
         features = self.features(self.prepare(images), rngs=rngs)
         return self.head(features).astype(jnp.float32)
 
     def train(self, **attributes: Any) -> None:
-        """Sets all layers but the frozen ones to training."""
+        """Sets all layers except the frozen ones to training mode."""
         super().train(**attributes)
         for layer in self._frozen_layers():
             layer.eval()
 
     def layers(self) -> list[Callable]:
-        """Returns the layers in order, from the prepared image to the logits."""
+        """Returns the layers in order, from the prepared images to the logits."""
         return [*self.features.layers, self.head]
 
     def _frozen_layers(self) -> list[nnx.Module]:

@@ -1,6 +1,6 @@
-"""Weights that others trained, from the files of Keras, timm and torchvision into our networks.
+"""Loads pretrained weights from files of Keras, timm and torchvision.
 
-Never from a pickle, which can run code when it is read.
+Pickles are refused, because reading one can run code.
 """
 
 import contextlib
@@ -30,13 +30,14 @@ from fer_jax.models.layers import Frozen
 
 Tensor = Shaped[np.ndarray, "..."]
 Tensors = Mapping[str, Callable[[], Tensor]]
-"""How to read each tensor of a file, by its name."""
+"""Functions that read the tensors of a file, by tensor name."""
 
 
 class Names(NamedTuple):
-    """What each library calls the variable at a path such as "features.layers.0.kernel".
+    """Functions from a path, such as "features.layers.0.kernel", to each library's name for it.
 
-    Keras's are "<layer>/<kind>", the kind one of `_KERAS_KINDS`. None: it has no such network.
+    Keras's names are "<layer>/<kind>", with a kind of `_KERAS_KINDS`. None stands for a library
+    without such a network.
     """
 
     keras: Callable[[str], str] | None
@@ -45,7 +46,7 @@ class Names(NamedTuple):
 
 def _resnet_names(model: Mapping[str, Any]) -> Names:
     if model["stem"] != "imagenet":
-        raise UserError("pretrained weights of 'resnet' have model.stem = 'imagenet'; set it")
+        raise UserError("pretrained weights of 'resnet' need model.stem = 'imagenet'; set it")
     return Names(None, functools.partial(resnet.timm_name, depth=model["depth"]))
 
 
@@ -57,7 +58,7 @@ NAMES: dict[str, Callable[[Mapping[str, Any]], Names]] = {
     "resnet50_v1": lambda _: Names(resnet.keras_name, None),
     "vgg16": lambda _: Names(vgg.keras_name, vgg.timm_name),
 }
-"""The networks for which there are weights, by `model.name`, and from `model` to the names."""
+"""Functions from a config's `model` to `Names`, by `model.name`: the networks with weights."""
 
 
 def load_pretrained(
@@ -70,28 +71,29 @@ def load_pretrained(
 ) -> tuple[nnx.State, nnx.State]:
     """Returns parameters and statistics with the weights of `file` in place of the initial ones.
 
-    All of the features come from the file. The last layer, `head`, never does, for it tells other
-    classes apart; nor do dense layers before it, as VGG16 has, where the file has none: in a
-    `*_notop.h5`. Of the file, only such a top may be left over.
+    All features come from the file. The last layer, `head`, never does, because the file's has
+    other classes. Dense layers before it, such as VGG16's, stay initial if the file lacks them, as
+    a `*_notop.h5` does. The file's top is the only part that may be left over.
 
     Args:
-      file: `.h5` of Keras, or `.safetensors` with the names of timm, or for a ResNet or VGG16 of
-        torchvision: a path, or a URL, whose file is kept in `~/.cache/fer_jax/pretrained`. Empty
-        to load nothing, as any network allows but one with a frozen part.
-      sha256: hexadecimal digest of the file; a path needs none, and is not checked without.
-      model: the config's.
-      params: initial ones, whose shapes, types and placement the loaded ones take.
-      statistics: likewise.
+      file: path or URL of a Keras `.h5`, or of a `.safetensors` with timm's names; a ResNet or
+        VGG16 may also have torchvision's. A downloaded file is kept in
+        `~/.cache/fer_jax/pretrained`. Empty: nothing is loaded, which a network with a frozen
+        part does not allow.
+      sha256: hexadecimal digest of the file. A URL needs it; a path without one is not checked.
+      model: the config's `model`.
+      params: initial parameters; the loaded ones take their shapes, types and placement.
+      statistics: initial statistics, likewise.
 
     Raises:
-      UserError: the file cannot be had or read, or is not of this network, and the message names
-        the tensor; or there is no file for what is frozen.
+      UserError: the file cannot be fetched or read, or it does not fit the network (the message
+        names the tensor); or a frozen part has no file.
     """
     if not file:
         if jax.tree.leaves(nnx.filter_state(statistics, Frozen)):
             raise UserError(
                 "the frozen part of the network has no weights: give --config.pretrained.file, or "
-                "train it, too, by --config.model.frozen_stages=0"
+                "train that part too with --config.model.frozen_stages=0"
             )
         return params, statistics
 
@@ -116,12 +118,12 @@ def load_pretrained(
                 if name not in tensors:
                     return leaf
                 value = to_our_layout(name, tensors[name]())
-                if value.ndim == 4 and leaf.ndim == 2:  # A convolution over all of an image.
+                if value.ndim == 4 and leaf.ndim == 2:  # A convolution over the whole image.
                     value = value.reshape(-1, value.shape[-1])
                 if value.shape != leaf.shape:
                     raise UserError(
-                        f"{name} of {file} has shape {value.shape}, in the network's layout, which "
-                        f"has {leaf.shape} there; change model to fit, or give another file"
+                        f"{name} of {file} has shape {value.shape} in the network's layout, but "
+                        f"the network has {leaf.shape}; change model to fit, or give another file"
                     )
                 return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
 
@@ -129,18 +131,23 @@ def load_pretrained(
                 jax.tree_util.tree_map_with_path(load, state) for state in (params, statistics)
             )
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(f"cannot read pretrained.file {file}: {error}; is it whole?") from error
+        raise UserError(
+            f"cannot read pretrained.file {file}: {error}; check that it is complete"
+        ) from error
 
 
 def _names(model: Mapping[str, Any], suffix: str) -> Callable[[str], str]:
     name = model["name"]
     if name not in NAMES:
-        raise UserError(f"pretrained.file is of {', '.join(NAMES)}; model.name is {name!r}")
+        raise UserError(
+            f"pretrained.file does not work with model.name = {name!r}; "
+            f"choose one of {', '.join(NAMES)}"
+        )
     names = NAMES[name](model)
     found = names.keras if suffix == ".h5" else names.timm
     if found is None:
         other = ".safetensors" if suffix == ".h5" else ".h5"
-        raise UserError(f"weights of {name!r} come in a {other} file; give pretrained.file one")
+        raise UserError(f"weights of {name!r} come in a {other} file; give one as pretrained.file")
     return found
 
 
@@ -153,12 +160,12 @@ def _path(key: tuple) -> str:
 
 
 _TOP = re.compile(r"(fc\d*|predictions|probs|pre_logits|classifier|head\.fc|head_dense)[./].*")
-"""Tensors of dense layers after the features, in all libraries."""
+"""Names of tensors of dense layers after the features, in all libraries."""
 
 _UNUSED = re.compile(
-    r".*\.num_batches_tracked"  # Of PyTorch's batch normalisation, while training.
-    r"|normalization(_\d+)?/.*"  # Of the images, in Keras: `Classifier.prepare` does it.
-    r"|seed_generator.*"  # Of Keras's dropout.
+    r".*\.num_batches_tracked"  # A counter of PyTorch's batch normalisation in training.
+    r"|normalization(_\d+)?/.*"  # Keras's normalisation of images; `Classifier.prepare` does it.
+    r"|seed_generator.*"  # State of Keras's dropout.
 )
 
 
@@ -166,13 +173,13 @@ def _check_names(file: str, expected: set[str], tensors: Tensors) -> None:
     has_top = any(map(_TOP.fullmatch, tensors))
     for name in sorted(expected - tensors.keys()):
         if has_top or not _TOP.fullmatch(name):
-            raise UserError(f"{file} has no {name}, which the network needs; give another file")
+            raise UserError(f"{file} lacks {name}, which the network needs; give another file")
     for name in sorted(tensors.keys() - expected):
         if not _TOP.fullmatch(name) and not _UNUSED.fullmatch(name):
-            raise UserError(f"{file} has {name}, which the network has not; give another file")
+            raise UserError(f"{file} has {name}, which the network lacks; give another file")
 
 
-# Files: each format has a function that opens its tensors, and one to our layout of them.
+# Each file format has a function that opens its tensors and one that converts them to our layout.
 
 _KERAS_KINDS = (
     "kernel",
@@ -183,16 +190,16 @@ _KERAS_KINDS = (
     "moving_mean",
     "moving_variance",
 )
-"""Of a layer's weights, in Keras's order."""
+"""Kinds of a layer's weights, in Keras's order."""
 
 
 @contextlib.contextmanager
 def _open_keras(path: Path, expected: set[str]) -> Iterator[Tensors]:
-    """Opens a file of `save_weights`, of Keras 3 or before it, or a whole model's before Keras 3.
+    """Opens a file of `save_weights` of any Keras, or a whole model saved before Keras 3.
 
-    A weight is known by its own name, or where that is another, as "block1_conv1_W_1:0" in old
-    files and "0" in Keras 3's, by its place among the weights of its layer. A group may also be of
-    several layers, whose names its weights bear.
+    A weight is known by its own name. If that is no known kind, such as "block1_conv1_W_1:0" in
+    old files and "0" in Keras 3's, its place among the weights of its layer decides. A group may
+    also hold several layers; its weights then carry the layers' names.
     """
     with h5py.File(path) as file:
         tensors = {}
@@ -212,23 +219,23 @@ def _open_keras(path: Path, expected: set[str]) -> Iterator[Tensors]:
 
 
 def _keras_layers(file: h5py.File) -> Iterator[tuple[str, list[tuple[str, h5py.Dataset]]]]:
-    """Yields each layer's name, and the names and data of its weights, in order."""
+    """Yields the name of each layer, and the names and data of its weights, in order."""
     nodes: list[tuple[str, Any]] = []
     file.get("model_weights", file).visititems(lambda *node: nodes.append(node))
     for layer, group in nodes:
-        if "weight_names" in group.attrs:  # At the layer's name, as conv1/bn is in DenseNets.
+        if "weight_names" in group.attrs:  # The group is a layer; its name may be nested: conv1/bn.
             weights = [os.fsdecode(name) for name in group.attrs["weight_names"]]
             yield _keras_layer(layer), [(name, group[name]) for name in weights]
-        elif "name" in group.attrs:  # Of Keras 3.
+        elif "name" in group.attrs:  # Keras 3.
             places = sorted(group, key=int)
             yield _keras_layer(group.attrs["name"]), [(place, group[place]) for place in places]
 
 
 def _keras_layer(name: str) -> str:
-    """Returns what we, and Keras now, call a layer of a file.
+    """Returns the name, in our code and in today's Keras, of a layer in a file.
 
-    Without the size of a ConvNeXt; and its last normalisation, which has an automatic name where no
-    top follows, as where one does.
+    The size of a ConvNeXt is dropped. A ConvNeXt's last normalisation has an automatic name if no
+    top follows it; it gets the name it has with a top.
     """
     name = name.replace("/", "_")
     name = re.sub(r"^convnext_(tiny|small|base|large|xlarge)_", "", name)
@@ -241,7 +248,7 @@ def _from_keras(name: str, value: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def _open_safetensors(path: Path, expected: set[str]) -> Iterator[Tensors]:
-    """Opens a file; where timm and torchvision differ, names are timm's, if those are expected."""
+    """Opens a file; torchvision's names become timm's if timm's are expected."""
 
     def timm_name(name: str) -> str:
         layer, _, kind = name.rpartition(".")
@@ -254,8 +261,8 @@ def _open_safetensors(path: Path, expected: set[str]) -> Iterator[Tensors]:
 
 
 def _from_torch(name: str, value: Tensor) -> Tensor:
-    """Puts output channels last: of a convolution's OIHW, and of a dense layer's OI."""
-    if name == "pre_logits.fc1.weight" and value.ndim == 2:  # torchvision's, with I = CHW.
+    """Converts a convolution's OIHW to HWIO, and a dense layer's OI to IO."""
+    if name == "pre_logits.fc1.weight" and value.ndim == 2:  # torchvision's, where I is CHW.
         value = value.reshape(len(value), vgg.FEATURES, -1, 1)
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
@@ -268,7 +275,7 @@ _PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
 
 
 def _find(file: str, sha256: str) -> Path:
-    """Returns the local path of a path or URL, its digest checked."""
+    """Returns the local path of a path or URL, after checking its digest."""
     sha256 = sha256.lower()
     url = urlsplit(file)
     if url.scheme not in ("http", "https"):
@@ -278,10 +285,10 @@ def _find(file: str, sha256: str) -> Path:
         return path
     if not sha256:
         raise UserError(
-            f"pretrained.file {file} is a URL: give its SHA-256, too, by --config.pretrained.sha256"
+            f"pretrained.file {file} is a URL: give its SHA-256 too, as --config.pretrained.sha256"
         )
     path = Path.home() / ".cache" / "fer_jax" / "pretrained" / sha256 / Path(url.path).name
-    if not path.exists():  # Its folder says that it was checked.
+    if not path.exists():  # A file in a folder named after its digest was checked already.
         _download(file, path, sha256)
     return path
 
@@ -298,7 +305,9 @@ def _download(url: str, path: Path, sha256: str) -> None:
         _check_digest(url, partial, sha256)
         partial.replace(path)
     except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"cannot download {url}: {error}; fetch it, and give its path") from error
+        raise UserError(
+            f"cannot download {url}: {error}; download it yourself and give its path"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -308,6 +317,9 @@ def _check_digest(file: str, path: Path, sha256: str) -> None:
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"cannot read pretrained.file {file}: {error}") from error
+        raise UserError(f"cannot read pretrained.file {file}: {error}; check the path") from error
     if digest != sha256:
-        raise UserError(f"pretrained.file {file} has SHA-256 {digest}, not {sha256}")
+        raise UserError(
+            f"pretrained.file {file} has SHA-256 {digest}, not {sha256}; "
+            "give another file, or mend pretrained.sha256"
+        )

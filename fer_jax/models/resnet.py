@@ -1,8 +1,9 @@
 """Residual networks: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
-`resnet` is PyTorch's, and that of most pretrained weights: depth 50 strides in the 3x3 convolution
-of a bottleneck ("v1.5"). `resnet50_v1` is Keras's: as in the paper it strides in the first 1x1.
-Both pad the same on both sides, where XLA's `SAME` under a stride of two would pad at the end only.
+`resnet` is PyTorch's form, which most pretrained weights have: at depth 50 a bottleneck strides in
+its 3x3 convolution ("v1.5"). `resnet50_v1` is Keras's form: it strides in the first 1x1
+convolution, as in the paper. Both pad equally on both sides; XLA's `SAME` with a stride of two
+would pad at the end only.
 """
 
 import functools
@@ -41,19 +42,20 @@ def resnet(
     """Builds a residual network.
 
     Args:
-      depth: 18, 34 or 50.
-      stem: "small" (3x3 convolution, nothing thrown away) for images such as these, or "imagenet"
-        (7x7 convolution and 3x3 max-pool, each of stride two).
-      width: features of the first stage; each further stage has twice as many. 64 in the paper.
-      frozen_stages: how many of the four stages, and the stem with them, keep the weights they are
-        given: 4 trains the logits' layer, 3 the last stage too, 0 everything.
+      depth: number of layers: 18, 34 or 50.
+      stem: "small" (3x3 convolution at full resolution) for small images, or "imagenet" (7x7
+        convolution and 3x3 max-pool, each with stride two).
+      width: number of features of the first stage, 64 in the paper. Each later stage doubles it.
+      frozen_stages: number of stages, from the first of four, that keep the weights they are
+        given; the stem freezes with the first. 0 trains everything; 3 leaves the last stage and
+        the logits to train; 4 leaves the logits.
       channels, image_size, normalization: see `Classifier`.
-      num_classes: logits in a row.
-      dtype: of the computation; parameters and batch statistics are float32.
-      rngs: for the initial parameters.
+      num_classes: number of logits per image.
+      dtype: type of the computation; parameters and batch statistics are float32.
+      rngs: generators of the initial parameters.
 
     Raises:
-      UserError: there is no such depth or stem, or there are not so many stages.
+      UserError: there is no such depth or stem, or `frozen_stages` is not from 0 to 4.
     """
     if depth not in _DEPTHS:
         raise UserError(f"model.depth is {depth}; choose one of {', '.join(map(str, _DEPTHS))}")
@@ -84,17 +86,17 @@ def resnet50_v1(
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
 ) -> Classifier:
-    """Builds ResNet50 as Keras has it: version 1, with biases in its convolutions.
+    """Builds Keras's ResNet50: version 1, with biases in its convolutions.
 
     Args:
       frozen_stages: see `resnet`.
-      channels, image_size, normalization: see `Classifier`; by default those of Keras's weights.
-      num_classes: logits in a row.
-      dtype: of the computation; parameters and batch statistics are float32.
-      rngs: for the initial parameters.
+      channels, image_size, normalization: see `Classifier`; the defaults fit Keras's weights.
+      num_classes: number of logits per image.
+      dtype: type of the computation; parameters and batch statistics are float32.
+      rngs: generators of the initial parameters.
 
     Raises:
-      UserError: there are not so many stages.
+      UserError: `frozen_stages` is not from 0 to 4.
     """
     return _build(
         _imagenet_stem,
@@ -121,7 +123,10 @@ def _build(
     channels: int,
     **classifier,
 ) -> Classifier:
-    """Builds stem, stages of `repeats` blocks each, average and logits; `common` is for layers."""
+    """Builds stem, stages of `repeats` blocks, average and logits.
+
+    `common` holds the arguments that every layer takes.
+    """
     if not 0 <= frozen_stages <= len(repeats):
         raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(repeats)}")
     layers = stem(channels, width, **common)
@@ -145,11 +150,11 @@ def _build(
 
 
 class _ConvNorm(nnx.Module):
-    """Convolution, then batch normalisation, whose scales all start at one.
+    """Convolution, then batch normalisation. All its scales start at one.
 
-    From zero in the last of a branch (Goyal et al., 2017) it learnt far slower on FER-2013: of the
-    training images between steps 181 and 240 of Adam it had 27.0 % right, from one 41.0 %
-    (width 32, batches of 64, n = 1 each).
+    With the last scale of a branch at zero (Goyal et al., 2017) it learns far more slowly on
+    FER-2013. Training accuracy over steps 181 to 240 of Adam is 27.0 % with zero and 41.0 % with
+    one (width 32, batches of 64, n = 1 each).
     """
 
     def __init__(
@@ -182,7 +187,7 @@ class _ConvNorm(nnx.Module):
 
 
 class _Residual(nnx.Module):
-    """relu(branch(x) + shortcut(x)); the shortcut is a projection where shapes differ."""
+    """relu(branch(x) + shortcut(x)); the shortcut is a projection if shapes differ."""
 
     def __init__(self, branch: nnx.Module, inputs: int, outputs: int, stride: int, **common):
         self.branch = branch
@@ -253,16 +258,16 @@ _TIMM_KINDS = {
 
 
 def keras_name(path: str) -> str:
-    """Returns what Keras calls the variable at `path` of `resnet50_v1`."""
+    """Returns Keras's name of the variable at `path` in `resnet50_v1`."""
     stage, block, number, part, kind = _locate(path, 50)
     unit = f"conv{stage + 1}_block{block + 1}_{number}" if stage else "conv1"
     return f"{unit}_{part}/{_KERAS_KINDS[part][kind]}"
 
 
 def timm_name(path: str, depth: int) -> str:
-    """Returns what timm and torchvision call the variable at `path` of a `resnet` of this depth.
+    """Returns timm's and torchvision's name of the variable at `path` in a `resnet` of this depth.
 
-    Its stem must be that for ImageNet.
+    The network must have the stem "imagenet".
     """
     stage, block, number, part, kind = _locate(path, depth)
     unit = f"layer{stage}.{block}." if stage else ""
@@ -271,15 +276,16 @@ def timm_name(path: str, depth: int) -> str:
 
 
 def _locate(path: str, depth: int) -> tuple[int, int, int, str, str]:
-    """Returns stage (0 is the stem), block in it, convolution in that, "conv" or "bn", and kind.
+    """Returns a variable's stage, block, convolution, part ("conv" or "bn") and kind.
 
-    Convolutions count from 1; 0 is the shortcut's.
+    Stage 0 is the stem. Blocks count from 0 in their stage, convolutions from 1 in their block;
+    convolution 0 is the shortcut's.
     """
     _, _, index, *inside, layer, kind = path.split(".")
     part = "bn" if layer == "norm" else "conv"
     if not inside:
         return 0, 0, 1, part, kind
-    # The stem is three layers; in a branch there is a ReLU between convolutions.
+    # The stem has three layers, and in a branch a ReLU stands between two convolutions.
     stages = [(s, b) for s, count in enumerate(_DEPTHS[depth][1], start=1) for b in range(count)]
     number = 0 if inside == ["shortcut"] else int(inside[-1]) // 2 + 1
     return *stages[int(index) - 3], number, part, kind

@@ -12,13 +12,13 @@ from fer_jax.models.cnn import cnn
 from fer_jax.models.layers import Classifier
 
 _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""Of each: features, and how many convolutions come before its max-pool."""
+"""Features and number of convolutions of each block; a max-pool ends the block."""
 
 FEATURES = _BLOCKS[-1][0]
-"""Channels that the dense layers see."""
+"""Number of channels that go into the dense layers."""
 
 TIMM_NAMES = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
-"""What timm calls those of torchvision's layers that it gives other names."""
+"""timm's names of torchvision's layers, where the two differ."""
 
 
 def vgg16(
@@ -36,17 +36,19 @@ def vgg16(
     """Builds VGG16.
 
     Args:
-      dense: features of the dense layers before the logits, each followed by ReLU and dropout.
-      dropout: its rate.
-      frozen_stages: how many of the five blocks of convolutions keep the weights they are given: 5
-        trains the dense layers, 4 the last block too, 0 everything.
-      channels, image_size, normalization: see `Classifier`; by default those of Keras's weights.
-      num_classes: logits in a row.
-      dtype: of the computation; parameters are float32.
-      rngs: for the initial parameters.
+      dense: number of features of each dense layer before the logits; ReLU and dropout follow
+        each.
+      dropout: rate of that dropout.
+      frozen_stages: number of convolutional blocks, from the first of five, that keep the weights
+        they are given. 0 trains everything; 4 leaves the last block and the dense layers to train;
+        5 leaves the dense layers.
+      channels, image_size, normalization: see `Classifier`; the defaults fit Keras's weights.
+      num_classes: number of logits per image.
+      dtype: type of the computation; parameters are float32.
+      rngs: generators of the initial parameters.
 
     Raises:
-      UserError: there are not so many blocks, or the images are too small for them.
+      UserError: `frozen_stages` is not from 0 to 5, or the images are too small for five blocks.
     """
     if not 0 <= frozen_stages <= len(_BLOCKS):
         raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(_BLOCKS)}")
@@ -61,7 +63,7 @@ def vgg16(
         channels=channels,
         image_size=image_size,
         normalization=normalization,
-        # A convolution is two layers, itself and its ReLU.
+        # A convolution counts as two layers: itself and its ReLU.
         frozen=sum(2 * convolutions + 1 for _, convolutions in _BLOCKS[:frozen_stages]),
         num_classes=num_classes,
         dtype=dtype,
@@ -70,7 +72,7 @@ def vgg16(
 
 
 def _places() -> dict[int, str]:
-    """Returns Keras's name of each convolution, by its index among the layers."""
+    """Returns Keras's name of each convolution, by the convolution's index among the layers."""
     places, index = {}, 0
     for block, (_, convolutions) in enumerate(_BLOCKS, start=1):
         for number in range(1, convolutions + 1):
@@ -81,17 +83,17 @@ def _places() -> dict[int, str]:
 
 
 _CONVOLUTIONS = _places()
-_FIRST_DENSE = max(_CONVOLUTIONS) + 4  # After that convolution's ReLU, its max-pool and flatten.
+_FIRST_DENSE = max(_CONVOLUTIONS) + 4  # ReLU, max-pool and flatten stand between.
 
 
 def keras_name(path: str) -> str:
-    """Returns what Keras calls the variable at `path`."""
+    """Returns Keras's name of the variable at `path`."""
     index, kind = _split(path)
     return f"{_CONVOLUTIONS.get(index) or f'fc{_dense_number(index)}'}/{kind}"
 
 
 def timm_name(path: str) -> str:
-    """Returns what timm calls the variable at `path`."""
+    """Returns timm's name of the variable at `path`."""
     index, kind = _split(path)
     layer = (
         f"features.{index}" if index in _CONVOLUTIONS else f"pre_logits.fc{_dense_number(index)}"
@@ -100,10 +102,10 @@ def timm_name(path: str) -> str:
 
 
 def _split(path: str) -> tuple[int, str]:
-    """Returns index and kind of "features.layers.INDEX.KIND"."""
+    """Returns INDEX and KIND of "features.layers.INDEX.KIND"."""
     _, _, index, kind = path.split(".")
     return int(index), kind
 
 
 def _dense_number(index: int) -> int:
-    return (index - _FIRST_DENSE) // 3 + 1  # A dense layer is three: itself, ReLU and dropout.
+    return (index - _FIRST_DENSE) // 3 + 1  # Each counts as three: itself, ReLU and dropout.

@@ -1,4 +1,4 @@
-"""Batch normalisation beside Flax's, whose gradient JAX finds by itself."""
+"""Our batch normalisation against Flax's, whose gradient JAX derives."""
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,13 @@ def both(dtype):
 
 
 def batch(shape, dtype="float32"):
-    """Of features that differ in mean and spread."""
+    """A batch whose features differ in mean and spread."""
     values = np.random.default_rng(0).normal(size=(*shape, FEATURES)) * np.arange(1, 7) + 3
     return jnp.asarray(values, dtype)
 
 
 def trained(layer, x):
-    """Returns the output, gradients by parameters and input of a function of it, and statistics."""
+    """Returns the output, the gradients of a loss by parameters and input, and the state."""
     graph, params, statistics = nnx.split(layer, nnx.Param, ...)
     weights = jnp.cos(jnp.arange(x.size)).reshape(x.shape)
 
@@ -50,13 +50,13 @@ def test_outputs_gradients_and_statistics_equal_flax(shape):
     )
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     for ours, theirs in ((by_ours, by_flax), (state, flax_state)):
-        # Of a scale's gradient what many cosines leave of much more.
+        # A scale's gradient is a sum in which large terms cancel.
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs
         )
 
 
-def test_inference_goes_by_the_running_statistics():
+def test_inference_uses_the_running_statistics():
     ours, flax = both("float32")
     for layer in (ours, flax):
         layer.eval()
@@ -77,7 +77,7 @@ def test_bfloat16_is_rounded_once_at_the_end(mode):
 
 
 def test_a_constant_feature_has_a_finite_gradient():
-    """Rounding can take its variance below zero."""
+    """Rounding can make its variance negative."""
     ours, _ = both("float32")
     y, gradients, state = trained(ours, jnp.full((7, 3, 3, FEATURES), 1e3 + 0.1))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((y, gradients, state)))

@@ -1,4 +1,4 @@
-"""Our initialisers against JAX's, whose values they have."""
+"""Our initialisers against JAX's, which give the same values."""
 
 import jax
 import numpy as np
@@ -20,6 +20,6 @@ JAX = jax.nn.initializers
         ),
     ],
 )
-def test_values_are_those_of_jax(ours, theirs):
+def test_values_equal_jax(ours, theirs):
     key, shape = jax.random.key(1), (3, 2, 4, 5)
     np.testing.assert_array_equal(ours(key, shape), theirs(key, shape))

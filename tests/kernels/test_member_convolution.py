@@ -1,4 +1,4 @@
-"""Convolutions of members together beside those that `jax.vmap` makes."""
+"""Merged convolutions of ensemble members against those of `jax.vmap`."""
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +33,12 @@ def value_and_gradients(convolve, strides, padding, groups):
         (4, 6, (1, 1), "SAME", 6),
         (7, MOST // 6, (1, 1), "SAME", 1),
     ],
-    ids=["all together", "in groups", "one by one", "depthwise", "of a prime number"],
+    ids=["all together", "in groups", "one by one", "depthwise", "prime number of members"],
 )
-def test_members_are_convolved_as_by_vmap(members, channels, strides, padding, groups):
+def test_merged_members_equal_vmap(members, channels, strides, padding, groups):
     images = jax.random.normal(jax.random.key(0), (members, 2, 7, 6, channels))
     kernels = jax.random.normal(jax.random.key(1), (members, 3, 3, channels // groups, 6))
-    kernels /= (9 * channels // groups) ** 0.5  # Of a large number the sine would be a rough one.
+    kernels /= (9 * channels // groups) ** 0.5  # The sine of a large number would be inaccurate.
     ours, expected = (
         value_and_gradients(convolve, strides, padding, groups)(images, kernels)
         for convolve in (conv_general_dilated, lax.conv_general_dilated)
@@ -48,8 +48,8 @@ def test_members_are_convolved_as_by_vmap(members, channels, strides, padding, g
     )
 
 
-def test_no_weight_gradient_is_a_convolution_by_a_kernel_of_the_images_size():
-    """Which is what vmap makes of it, and what cuDNN is slow at."""
+def test_no_weight_gradient_is_a_grouped_convolution():
+    """`jax.vmap` makes it one, with kernels as large as the images; cuDNN is slow at those."""
     shapes = [
         jax.ShapeDtypeStruct((8, 2, 12, 12, 3), "float32"),
         jax.ShapeDtypeStruct((8, 3, 3, 3, 4), "float32"),

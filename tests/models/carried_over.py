@@ -1,4 +1,4 @@
-"""Weights carried over from networks of keras.applications, through files."""
+"""Helpers that carry weights from keras.applications' networks to ours, through files."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Weights = dict[str, np.ndarray]
 
 @contextlib.contextmanager
 def zeros() -> Iterator[None]:
-    """Lets Keras begin with zeros: JAX compiles a draw for each shape, which takes long."""
+    """Makes Keras start from zeros, because JAX would compile a slow draw for each shape."""
     with pytest.MonkeyPatch.context() as patch:
         initializer = keras.initializers.VarianceScaling
         patch.setattr(initializer, "__call__", lambda self, shape, **_: np.zeros(shape, np.float32))
@@ -30,21 +30,21 @@ def zeros() -> Iterator[None]:
 
 
 def abstract(config: dict, **changes) -> nnx.Module:
-    """The network without values: cheap, however large it is."""
+    """Returns the network without values, which is cheap at any size."""
     arguments = {"num_classes": 7, "dtype": "float32", **changes}
     return nnx.eval_shape(lambda: create_model(config, rngs=nnx.Rngs(0), **arguments))
 
 
 def trained_layers(network: nnx.Module) -> list[int]:
-    """Which of its features' layers have parameters."""
+    """Returns the indices of the layers, among the features, that have parameters."""
     keys = [key for key, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]
     return sorted({key[2] for key in keys if key[0] == "features"})
 
 
 def randomize(theirs: keras.Model) -> Weights:
-    """Gives Keras's network random weights, returned in our layout as "<layer>/<kind>"."""
+    """Gives Keras's network random weights; returns them in our layout, by "<layer>/<kind>"."""
     rng = np.random.default_rng(0)
-    kinds = {"variable": "gamma"}  # Of a LayerScale, which Keras 3 does not name.
+    kinds = {"variable": "gamma"}  # Keras 3 does not name a LayerScale's weight.
     weights = {}
     for layer in theirs._flatten_layers(include_self=False):
         if isinstance(layer, keras.Model | keras.layers.Normalization):
@@ -65,13 +65,19 @@ def randomize(theirs: keras.Model) -> Weights:
 
 
 def save_keras(theirs: keras.Model, file: Path) -> None:
-    """As Keras wrote the files of its ImageNet weights."""
+    """Saves weights in the format of Keras's ImageNet files."""
     with h5py.File(file, "w") as group:
         legacy_h5_format.save_weights_to_hdf5_group(group, theirs)
 
 
 def save_timm(weights: Weights, timm_layer: Callable[[str], str], file: Path) -> None:
-    """With PyTorch's layouts, and timm's names, given those of layers; and with a top."""
+    """Saves weights with PyTorch's layouts and timm's names, and adds a top.
+
+    Args:
+      weights: arrays in our layout, by Keras's "<layer>/<kind>".
+      timm_layer: function from Keras's name of a layer to timm's.
+      file: path to write.
+    """
     kinds = {"beta": "bias", "bias": "bias"}
     kinds |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
     tensors = {"classifier.weight": np.zeros((1000, 8)), "head.fc.bias": np.zeros(1000)}
@@ -79,7 +85,7 @@ def save_timm(weights: Weights, timm_layer: Callable[[str], str], file: Path) ->
         layer, kind = name.split("/")
         layer = timm_layer(layer)
         axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
-        # A LayerScale is a parameter of its block's, and no layer.
+        # In timm a LayerScale is a parameter of its block, not a layer.
         name = layer if layer.endswith(".gamma") else f"{layer}.{kinds.get(kind, 'weight')}"
         tensors[name] = np.ascontiguousarray(value.transpose(axes))
     safetensors.numpy.save_file(tensors, file)
@@ -95,7 +101,7 @@ def load(file: Path, config: dict) -> nnx.Module:
 
 
 def compare_features(ours: nnx.Module, theirs: keras.Model, *, scale: float = 1.0) -> None:
-    """Asserts that both make the same features of images; Keras's are in [0, `scale`]."""
+    """Asserts that both give the same features; Keras's network takes images in [0, `scale`]."""
     ours.eval()
     graph, state = nnx.split(ours)
     images = np.random.default_rng(1).random((2, 48, 48, 3), np.float32)
@@ -111,7 +117,7 @@ def compare_features(ours: nnx.Module, theirs: keras.Model, *, scale: float = 1.
 
 
 def assert_equal_weights(one: nnx.Module, other: nnx.Module) -> None:
-    """Asserts that these are the same numbers, frozen or not."""
+    """Asserts that both have the same numbers, frozen or not."""
     values = [
         {key: variable[...] for key, variable in nnx.to_flat_state(nnx.state(network))}
         for network in (one, other)

@@ -1,4 +1,4 @@
-"""The layer list against the same network in Keras: outputs, training statistics, gradients."""
+"""The layer list against the same network in Keras: outputs, statistics and gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def images():
 
 @pytest.fixture
 def twins():
-    """Ours without dropout, and Keras's, with the same random weights and statistics."""
+    """Returns our network without dropout and Keras's, with equal random weights and statistics."""
     ours = build([entry for entry in LAYERS if entry[0] != "dropout"])
     theirs = keras_network()
     rng = np.random.default_rng(1)
@@ -101,7 +101,7 @@ def test_initial_kernels_are_glorot_uniform_and_biases_zero():
     assert not head.bias[...].any()
 
 
-def test_dropout_acts_while_training_only(images):
+def test_dropout_acts_only_in_training(images):
     model = build()
     model.train()
     one, other = (model(images, rngs=nnx.Rngs(dropout=k)) for k in (1, 2))
@@ -111,7 +111,7 @@ def test_dropout_acts_while_training_only(images):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 17])
-def test_max_pool_and_its_gradient_equal_reduce_windows(size):
+def test_max_pool_and_its_gradient_equal_reduce_window(size):
     x = jnp.asarray(np.random.default_rng(0).random((2, 19, 35, 3), np.float32))
     window = (1, size, size, 1)
 
@@ -127,15 +127,15 @@ def test_max_pool_and_its_gradient_equal_reduce_windows(size):
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_max_pools_gradient_goes_to_the_first_of_equal_pixels():
+def test_the_gradient_of_max_pool_goes_to_the_first_of_equal_pixels():
     x = jnp.tile(jnp.asarray([[0.0, 1.0], [1.0, 1.0]]), (2, 3))[None, :, :, None]
-    gradient = jax.grad(lambda x: (jnp.arange(1.0, 7.0) * max_pool(x).ravel()).sum())(x)
+    gradient = jax.grad(lambda x: (jnp.arange(1.0, 7.0) * max_pool(x, 2).ravel()).sum())(x)
     expected = [[0, 1, 0, 2, 0, 3], [0] * 6, [0, 4, 0, 5, 0, 6], [0] * 6]
     np.testing.assert_array_equal(gradient[0, :, :, 0], expected)
 
 
-def test_max_pools_gradient_is_finite_when_compiled():
-    """As large as it takes for XLA to compute pixels anew for the gradient, rounded otherwise."""
+def test_the_gradient_of_max_pool_is_finite_when_compiled():
+    """The network is so large that XLA would recompute pixels, with other rounding."""
     layers = [("conv", 128, 3, "VALID"), "batch_norm", "max_pool", "flatten"]
     model = build(layers, channels=1)
     images = jnp.asarray(np.random.default_rng(0).random((2, 48, 48, 1), np.float32))
@@ -149,7 +149,7 @@ def test_max_pools_gradient_is_finite_when_compiled():
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient(params)))
 
 
-def test_bfloat16_computes_in_it_but_keeps_float32(images):
+def test_bfloat16_is_for_the_computation_and_float32_for_the_state(images):
     exact, rounded = build(), build(dtype="bfloat16")
     for leaf in jax.tree.leaves(nnx.state(rounded)):
         assert leaf.dtype == jnp.float32

@@ -1,4 +1,4 @@
-"""ConvNeXts against Keras's, with its weights from its files and from timm's."""
+"""ConvNeXts against Keras's, with Keras's weights from files of Keras and of timm."""
 
 import re
 
@@ -32,7 +32,7 @@ TINY = {
 }
 SMALL = {**TINY, "depths": (1, 2, 1, 1), "widths": (8, 12, 16, 20)}
 
-# Of NumPy, when Keras saves its variables.
+# NumPy warns of it when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -49,7 +49,7 @@ def timm_layer(name):
     ends = {
         "stem_conv": "stem.0",
         "stem_layernorm": "stem.1",
-        # Keras names it only in a network with a top.
+        # In a network with a top it has a name of its own.
         "layer_normalization": "head.norm",
     }
     if name in ends:
@@ -73,7 +73,7 @@ def test_features_equal_keras_from_files(tmp_path):
             pooling="avg",
             input_shape=(48, 48, 3),
         )
-    theirs.layers[-1].name = "layer_normalization"  # Without the number of those before it.
+    theirs.layers[-1].name = "layer_normalization"  # Drops the number that Keras appends.
     weights = randomize(theirs)
     save_keras(theirs, tmp_path / "notop.h5")
     ours = load(tmp_path / "notop.h5", {**SMALL, "frozen_stages": 2})
@@ -81,7 +81,7 @@ def test_features_equal_keras_from_files(tmp_path):
     save_timm(weights, timm_layer, tmp_path / "timm.safetensors")
     assert_equal_weights(load(tmp_path / "timm.safetensors", SMALL), ours)
 
-    with h5py.File(tmp_path / "notop.h5", "a") as file:  # With a top.
+    with h5py.File(tmp_path / "notop.h5", "a") as file:  # Adds a top.
         file.move("layer_normalization", "convnext_small_head_layernorm")
         top = file.create_group("convnext_small_head_dense")
         top.attrs["weight_names"] = ["convnext_small_head_dense/bias:0"]
@@ -95,23 +95,23 @@ def test_features_equal_keras_from_files(tmp_path):
 
 
 @pytest.mark.parametrize("stages", [0, 1, 4])
-def test_stages_are_frozen_the_first_with_the_stem(stages):
+def test_frozen_stages_and_the_stem_do_not_train(stages):
     trained = trained_layers(abstract({**SMALL, "frozen_stages": stages}))
-    assert trained == [*range(stages, 4), 5]  # After the average, a normalisation.
+    assert trained == [*range(stages, 4), 5]  # 4 is the average, 5 the last normalisation.
 
 
 @pytest.mark.parametrize("stages", [-1, 5])
-def test_other_numbers_of_frozen_stages(stages):
+def test_an_impossible_number_of_frozen_stages_is_refused(stages):
     with pytest.raises(UserError, match=f"model.frozen_stages is {stages}; give 0 to 4"):
         abstract({**SMALL, "frozen_stages": stages})
 
 
-def test_a_block_is_left_out_of_whole_images():
+def test_stochastic_depth_drops_a_block_for_whole_images():
     config = {**SMALL, "depths": (2,), "widths": (8,), "stochastic_depth": 0.5}
     rng = np.random.default_rng(0)
     graph, state = nnx.split(abstract(config))
     state = jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype("f"), state)
-    block = nnx.merge(graph, state).features.layers[0].layers[-1]  # The last, at the whole rate.
+    block = nnx.merge(graph, state).features.layers[0].layers[-1]  # The last has the full rate.
     x = rng.normal(0, 1, (16, 3, 3, 8)).astype("f")
     block.eval()
     branch = np.asarray(block(x) - x)
@@ -128,6 +128,6 @@ def test_stochastic_depth_rises_to_its_rate():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
 
 
-def test_depths_and_widths_of_other_numbers_of_stages():
+def test_depths_and_widths_of_different_lengths_are_refused():
     with pytest.raises(UserError, match="differ in length"):
         abstract({**TINY, "depths": (3, 3, 9)})

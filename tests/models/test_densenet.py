@@ -1,4 +1,4 @@
-"""DenseNets against Keras's, with its weights from its files and from timm's."""
+"""DenseNets against Keras's, with Keras's weights from files of Keras and of timm."""
 
 import re
 
@@ -29,7 +29,7 @@ DENSENET_121 = {
 }
 SMALL = {**DENSENET_121, "blocks": (1, 2, 1, 1)}
 
-# Of NumPy, when Keras saves its variables.
+# NumPy warns of it when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -53,7 +53,7 @@ def timm_layer(name):
 
 
 def test_features_equal_keras_from_files(tmp_path):
-    """With fewer layers in a block, and as many blocks."""
+    """The network has fewer layers per block than published ones, and as many blocks."""
     with zeros():
         theirs = DenseNet(
             SMALL["blocks"], weights=None, include_top=False, pooling="avg", input_shape=(48, 48, 3)
@@ -64,7 +64,7 @@ def test_features_equal_keras_from_files(tmp_path):
     compare_features(ours, theirs)
 
     with h5py.File(tmp_path / "notop.h5", "a") as file:
-        for part in ("conv", "bn"):  # As the published files name these two.
+        for part in ("conv", "bn"):  # Renames these two as in the published files.
             file.move(f"conv1_{part}", f"conv1/{part}")
             layer = file[f"conv1/{part}"]
             layer.move(f"conv1_{part}", f"conv1/{part}")
@@ -78,17 +78,17 @@ def test_features_equal_keras_from_files(tmp_path):
 
 
 @pytest.mark.parametrize(("stages", "first"), [(0, 0), (1, 3), (3, 7), (4, 9)])
-def test_stages_are_frozen_with_their_transitions(stages, first):
+def test_frozen_stages_and_their_transitions_do_not_train(stages, first):
     trained = trained_layers(abstract({**SMALL, "frozen_stages": stages}))
     assert trained == list(range(first, 9))
 
 
 @pytest.mark.parametrize("stages", [-1, 5])
-def test_other_numbers_of_frozen_stages(stages):
+def test_an_impossible_number_of_frozen_stages_is_refused(stages):
     with pytest.raises(UserError, match=f"model.frozen_stages is {stages}; give 0 to 4"):
         abstract({**SMALL, "frozen_stages": stages})
 
 
-def test_a_wrong_stem_is_named_with_the_known():
+def test_an_unknown_stem_is_named_with_the_known_ones():
     with pytest.raises(UserError, match=r"model.stem is .tiny.; choose one of small, imagenet"):
         abstract({**SMALL, "stem": "tiny"})

@@ -1,4 +1,4 @@
-"""EfficientNets against Keras's, with its weights from its files and from timm's."""
+"""EfficientNets against Keras's, with Keras's weights from files of Keras and of timm."""
 
 import re
 
@@ -24,15 +24,15 @@ from fer_jax.models import create_model
 from fer_jax.summary import count_parameters
 
 B0 = {"name": "efficientnet", "width": 1.0, "depth": 1.0, "stem": "imagenet", "channels": 3}
-SMALL = {**B0, "width": 0.25, "depth": 0.3}  # Of the sixth stage's blocks, two.
+SMALL = {**B0, "width": 0.25, "depth": 0.3}  # The sixth stage has two blocks, all others one.
 
-# Of NumPy, when Keras saves its variables.
+# NumPy warns of it when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def test_parameter_counts_are_those_of_keras_and_timm():
     model = abstract(B0, num_classes=1000)
-    # Keras counts the seven numbers of its Normalization too.
+    # Keras also counts the seven numbers of its Normalization.
     assert count_parameters(model.features)["total"] == 4_049_571 - 7
     assert count_parameters(model)["trainable"] == 5_288_548
     b1 = abstract({**B0, "depth": 1.1}, num_classes=1000)
@@ -73,18 +73,18 @@ def test_features_equal_keras_from_files(tmp_path):
 
 
 @pytest.mark.parametrize("stages", [0, 1, 8, 9])
-def test_stages_are_frozen_from_the_stem_on(stages):
+def test_frozen_stages_from_the_stem_on_do_not_train(stages):
     trained = trained_layers(abstract({**SMALL, "frozen_stages": stages}))
     assert trained == list(range(stages, 9))
 
 
 @pytest.mark.parametrize("stages", [-1, 10])
-def test_other_numbers_of_frozen_stages(stages):
+def test_an_impossible_number_of_frozen_stages_is_refused(stages):
     with pytest.raises(UserError, match=f"model.frozen_stages is {stages}; give 0 to 9"):
         abstract({**SMALL, "frozen_stages": stages})
 
 
-def test_pytorchs_convention_pads_both_sides_and_has_its_epsilon():
+def test_each_convention_has_its_padding_and_epsilon():
     tensorflow, pytorch = (
         abstract({**SMALL, "convention": name}).features.layers[0]
         for name in ("tensorflow", "pytorch")
@@ -93,7 +93,7 @@ def test_pytorchs_convention_pads_both_sides_and_has_its_epsilon():
     assert (tensorflow.conv.padding, pytorch.conv.padding) == ("SAME", 1)
 
 
-def test_the_small_stem_keeps_twice_the_resolution():
+def test_the_small_stem_keeps_the_full_resolution():
     def last_map(stem):
         config = {**SMALL, "stem": stem}
         *layers, _, _, _ = create_model(
@@ -108,7 +108,7 @@ def test_the_small_stem_keeps_twice_the_resolution():
     assert nnx.eval_shape(lambda: last_map("imagenet")).shape == (1, 2, 2, 320)
 
 
-def test_blocks_that_keep_the_shape_are_left_out_at_rising_rates():
+def test_drop_rates_rise_and_blocks_that_keep_the_shape_are_residual():
     stages = abstract(B0).features.layers[1:8]
     blocks = [block for stage in stages for block in stage.layers]
     np.testing.assert_allclose([block.drop.rate for block in blocks], np.arange(16) * 0.2 / 16)
@@ -117,6 +117,6 @@ def test_blocks_that_keep_the_shape_are_left_out_at_rising_rates():
 
 
 @pytest.mark.parametrize("key", ["stem", "convention"])
-def test_a_wrong_choice_is_named_with_the_known(key):
+def test_an_unknown_choice_is_named_with_the_known_ones(key):
     with pytest.raises(UserError, match=f"model.{key} is 'tiny'; choose one of"):
         abstract({**SMALL, key: "tiny"})

@@ -1,4 +1,4 @@
-"""What all networks share: how images are prepared, and what a frozen part does not do."""
+"""The parts that all networks share: prepared images, and a frozen part that does not train."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ def images():
 
 @pytest.mark.parametrize("size", [32, 48, 224])
 def test_resizing_is_bilinear_between_centres(size, images):
-    """As OpenCV's, which neither smooths before it makes an image smaller."""
+    """OpenCV resizes like that too, and does not smooth before downscaling either."""
     prepared = np.asarray(build(image_size=size).prepare(images))
     expected = [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images]
     for channel in range(3):
@@ -47,18 +47,18 @@ def test_resizing_is_bilinear_between_centres(size, images):
 
 
 @pytest.mark.parametrize(("normalization", "mode"), [("caffe", "caffe"), ("imagenet", "torch")])
-def test_normalisation_is_that_of_keras(normalization, mode, images):
+def test_normalisation_equals_keras(normalization, mode, images):
     colours = np.repeat(images, 3, axis=-1) * 255
     expected = preprocess_input(colours.copy(), data_format="channels_last", mode=mode)
     found = build(normalization=normalization).prepare(images)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_grey_is_standardised_by_the_data_set(fer2013_source):
+def test_grey_normalisation_standardises_the_data_set(fer2013_source):
     paths = sorted((fer2013_source / "train").glob("*/*"))[::16]
     images = np.stack([np.asarray(Image.open(path)) for path in paths])[..., None] / np.float32(255)
     prepared = build(normalization="grey", channels=1).prepare(images)
-    assert len(images) == pytest.approx(28_709 / 16, abs=1)  # So the tolerances are wide.
+    assert len(images) == pytest.approx(28_709 / 16, abs=1)  # Few, so the tolerances are wide.
     assert float(prepared.mean()) == pytest.approx(0.0, abs=0.03)
     assert float(prepared.std()) == pytest.approx(1.0, abs=0.02)
 
@@ -70,7 +70,7 @@ def test_the_network_sees_prepared_images(images):
     np.testing.assert_array_equal(model(images), expected)
 
 
-def test_summary_and_grad_cam_see_them_too(images):
+def test_summary_and_grad_cam_see_prepared_images(images):
     build_small = functools.partial(build, image_size=32, normalization="imagenet")
     assert list_layers(build_small)[0] == ("Conv", "32 x 32 x 4", 112)
     model = build_small()
@@ -90,23 +90,23 @@ def test_summary_and_grad_cam_see_them_too(images):
         ({"normalization": "caffe", "channels": 1}, "set model.channels = 3, not 1"),
     ],
 )
-def test_a_wrong_normalisation_is_told(changes, message):
+def test_a_wrong_normalisation_is_named(changes, message):
     with pytest.raises(UserError, match=message):
         build(**changes)
 
 
-FROZEN = 5  # Layers: convolution, ReLU, batch normalisation, dropout and max-pool.
+FROZEN = 5  # The layers are convolution, ReLU, batch normalisation, dropout and max-pool.
 
 
 def build_with_a_frozen_part():
-    """Every weight and statistic is random, as if it had been loaded."""
+    """Returns a network whose weights and statistics are all random, as if loaded."""
     graph, state = nnx.split(build(frozen=FROZEN))
     rng = np.random.default_rng(1)
     draw = functools.partial(rng.uniform, 0.1, 0.9)
     return nnx.merge(graph, jax.tree.map(lambda leaf: jnp.asarray(draw(leaf.shape)), state))
 
 
-def test_a_frozen_part_stays_as_it_is_while_the_rest_trains(images):
+def test_a_frozen_part_does_not_change_while_the_rest_trains(images):
     graph, params, rest = nnx.split(build_with_a_frozen_part(), nnx.Param, ...)
     assert set(params["features"]["layers"]) == {FROZEN, FROZEN + 2}
     before = jax.tree.map(np.asarray, rest)
@@ -149,8 +149,8 @@ def test_a_frozen_part_computes_the_same_in_training(images):
         ("resnet50_v1", 3, {"conv5"}),
     ],
 )
-def test_what_trains_beside_the_head(name, frozen_stages, trained):
-    """By the first part of Keras's names."""
+def test_the_unfrozen_layers_train_beside_the_head(name, frozen_stages, trained):
+    """`trained` has the first part of Keras's names of these layers."""
     config = {"name": name, "frozen_stages": frozen_stages}
     build = functools.partial(create_model, config, num_classes=7, dtype="float32")
     params = nnx.state(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))), nnx.Param)
@@ -162,7 +162,7 @@ def test_what_trains_beside_the_head(name, frozen_stages, trained):
 
 
 @pytest.mark.parametrize(("name", "stages"), [("vgg16", 5), ("resnet50_v1", 4)])
-def test_so_many_stages_there_are_not(name, stages):
+def test_an_impossible_number_of_frozen_stages_is_refused(name, stages):
     for wrong in (-1, stages + 1):
         config = {"name": name, "frozen_stages": wrong}
         with pytest.raises(UserError, match=f"frozen_stages is {wrong}; give 0 to {stages}"):

@@ -1,4 +1,4 @@
-"""Weights from files of Keras, timm and torchvision, against the networks that they are of."""
+"""Weights from files of Keras, timm and torchvision, against the networks they come from."""
 
 import functools
 import hashlib
@@ -20,7 +20,7 @@ from fer_jax.errors import UserError
 from fer_jax.models import create_model
 from fer_jax.models.pretrained import load_pretrained
 
-# Of NumPy, when Keras saves its variables.
+# NumPy warns of it when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 VGG16 = {"name": "vgg16", "image_size": 64, "frozen_stages": 5}
@@ -29,7 +29,7 @@ TINY = {"name": "resnet", "depth": 18, "stem": "imagenet", "width": 4, "channels
 
 
 def initial(model, dtype=jnp.float32):
-    """Structure, parameters and statistics of a network: zeros, and no time for drawing any."""
+    """Returns a network's structure, parameters and statistics: zeros, which need no slow draw."""
     build = functools.partial(create_model, model, num_classes=9, dtype="float32")
     graph, *states = nnx.split(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))), nnx.Param, ...)
     return graph, *jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), states)
@@ -44,7 +44,7 @@ def load(file, model, sha256=""):
 
 
 def random_values(name, shape, rng):
-    """Weights that keep signals alive; statistics and scales around one, none of them negative."""
+    """Returns weights that keep signals alive, and positive statistics and scales around one."""
     if len(shape) > 1:
         fan_in = np.prod(shape) / shape[0 if name.endswith("weight") else -1]
         return rng.normal(0, np.sqrt(2 / fan_in), shape).astype(np.float32)
@@ -61,7 +61,7 @@ def randomise(network):
 def keras_networks():
     """Keras's VGG16 and ResNet50 for 64x64 images and nine classes, with random weights."""
     with pytest.MonkeyPatch.context() as patch:
-        # Its own initial weights are never used, and take a minute to compile.
+        # Keras's initial weights are never used and take a minute to compile.
         zeros = lambda self, shape, dtype=None: jnp.zeros(shape, dtype)  # noqa: E731
         patch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
         settings = {"weights": None, "input_shape": (64, 64, 3), "classes": 9}
@@ -77,7 +77,7 @@ def keras_networks():
 
 @pytest.fixture(scope="module")
 def keras_files(keras_networks, tmp_path_factory):
-    """A file of each, as Keras wrote them for its ImageNet weights; of ResNet50 without a top."""
+    """A file of each, in the format of Keras's ImageNet weights; ResNet50's has no top."""
     directory = tmp_path_factory.mktemp("weights")
     for name, network in keras_networks.items():
         with h5py.File(directory / f"{name}.h5", "w") as file:
@@ -89,7 +89,7 @@ def keras_files(keras_networks, tmp_path_factory):
 
 @pytest.mark.parametrize("model", [VGG16, RESNET50], ids=lambda model: model["name"])
 def test_outputs_equal_keras(model, keras_networks, keras_files):
-    """From the grey image on, by Keras's own preparation."""
+    """The comparison includes the preparation of grey images, which Keras does itself."""
     network = keras_networks[model["name"]]
     loaded = nnx.merge(*load(keras_files / f"{model['name']}.h5", model))
     loaded.eval()
@@ -113,7 +113,7 @@ def _variables(network):
 
 
 def with_names_of_2016(network, path):
-    """VGG16's file of old, whose weights are known by their order alone."""
+    """Writes VGG16's old file, whose weights are known only by their order."""
     with h5py.File(path, "w") as file:
         for layer in network.layers:
             group = file.create_group(layer.name)
@@ -128,7 +128,7 @@ def in_keras_3(network, path):
 
 
 def of_timm(network, path):
-    """timm's VGG16, whose dense layers are convolutions over what is left of the image."""
+    """Writes timm's VGG16, whose dense layers are convolutions over the whole feature map."""
     tensors, index = {}, 0
     for layer in network.layers[1:]:
         if not layer.weights:
@@ -150,7 +150,7 @@ def of_timm(network, path):
 
 
 def of_torchvision(network, path):
-    """torchvision's VGG16, whose first dense layer has the channels before rows and columns."""
+    """Writes torchvision's VGG16, whose first dense layer has channels before rows and columns."""
     of_timm(network, path)
     tensors = safetensors.numpy.load_file(path)
     names = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3"}
@@ -170,7 +170,7 @@ def of_torchvision(network, path):
         (of_torchvision, "of_torchvision.safetensors"),
     ],
 )
-def test_every_format_gives_the_same(write, name, keras_networks, keras_files):
+def test_every_format_gives_the_same_weights(write, name, keras_networks, keras_files):
     file = keras_files / name
     write(keras_networks["vgg16"], file)
     _, *expected = load(keras_files / "vgg16.h5", VGG16)
@@ -192,7 +192,7 @@ def test_without_a_top_the_dense_layers_stay_initial(keras_files, tmp_path):
 
 
 def torchvision_resnet(weights, repeats, x):
-    """The forward pass, from the names, layouts and paddings of torchvision."""
+    """Computes the forward pass with torchvision's names, layouts and paddings."""
 
     def conv_norm(x, conv, norm, stride=1):
         kernel = weights[f"{conv}.weight"]
@@ -212,7 +212,7 @@ def torchvision_resnet(weights, repeats, x):
         for block in range(count):
             name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
             convolutions = 3 if f"{name}.conv3.weight" in weights else 2
-            # In a bottleneck the second convolution strides, otherwise the first.
+            # The second convolution of a bottleneck strides, or the first of a basic block.
             strides = {3: (1, stride, 1), 2: (stride, 1)}[convolutions]
             y = x
             for i in range(convolutions):
@@ -225,7 +225,7 @@ def torchvision_resnet(weights, repeats, x):
 
 
 def torchvision_weights(repeats, *, bottleneck, width):
-    """Random weights with the names and shapes of torchvision's ResNets."""
+    """Returns random weights with the names and shapes of torchvision's ResNets."""
     shapes = {}
 
     def conv_norm(conv, norm, outputs, inputs, kernel):
@@ -275,7 +275,7 @@ def tiny_weights():
     return torchvision_weights((2, 2, 2, 2), bottleneck=False, width=4)
 
 
-def test_types_and_placement_stay(tiny_weights, tmp_path):
+def test_loaded_weights_take_types_and_placement_of_the_initial(tiny_weights, tmp_path):
     file = tmp_path / "half.safetensors"
     halves = {name: value.astype(np.float16) for name, value in tiny_weights.items()}
     safetensors.numpy.save_file(halves, file)
@@ -301,20 +301,20 @@ def replace(name, shape):
 @pytest.mark.parametrize(
     ("damage", "model", "message"),
     [
-        (remove("layer3.1.bn2.running_var"), TINY, "has no layer3.1.bn2.running_var"),
+        (remove("layer3.1.bn2.running_var"), TINY, "lacks layer3.1.bn2.running_var"),
         (
             replace("layer2.0.conv1.weight", (8, 5, 3, 3)),
             TINY,
-            r"layer2.0.conv1.weight of .* has shape \(3, 3, 5, 8\), .* has \(3, 3, 4, 8\)",
+            r"layer2.0.conv1.weight of .* has shape \(3, 3, 5, 8\) .* has \(3, 3, 4, 8\)",
         ),
         (replace("layer5.0.conv1.weight", (8, 4, 3, 3)), TINY, "has layer5.0.conv1.weight, which"),
         (remove("fc.bias"), TINY | {"stem": "small"}, "model.stem = 'imagenet'"),
         (remove("fc.bias"), TINY | {"width": 8}, r"\(7, 7, 3, 4\).*\(7, 7, 3, 8\)"),
-        (remove("fc.bias"), {"name": "cnn", "layers": ["flatten"]}, "model.name is 'cnn'"),
+        (remove("fc.bias"), {"name": "cnn", "layers": ["flatten"]}, "model.name = 'cnn'"),
         (remove("fc.bias"), RESNET50, "'resnet50_v1' come in a .h5 file"),
     ],
 )
-def test_a_file_that_does_not_fit_is_told(damage, model, message, tiny_weights, tmp_path):
+def test_a_mismatch_of_file_and_network_is_named(damage, model, message, tiny_weights, tmp_path):
     damage(tiny_weights)
     safetensors.numpy.save_file(tiny_weights, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=message):
@@ -331,20 +331,20 @@ def test_a_file_that_does_not_fit_is_told(damage, model, message, tiny_weights, 
         ("none.safetensors", None, "cannot read pretrained.file .*none.safetensors"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told(name, content, message, tmp_path):
+def test_an_unreadable_file_is_named(name, content, message, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         load(tmp_path / name, TINY)
 
 
-def test_a_broken_h5_is_told(tmp_path):
+def test_a_broken_h5_is_named(tmp_path):
     (tmp_path / "broken.h5").write_bytes(b"not one")
     with pytest.raises(UserError, match=r"cannot read pretrained.file .*broken.h5"):
         load(tmp_path / "broken.h5", RESNET50)
 
 
-def test_what_is_frozen_needs_a_file():
+def test_a_frozen_part_needs_a_file():
     _, params, statistics = initial(TINY)
     same = load_pretrained("", sha256="", model=TINY, params=params, statistics=statistics)
     assert same == (params, statistics)

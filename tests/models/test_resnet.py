@@ -1,4 +1,4 @@
-"""ResNets against the same networks written in Keras, and against PyTorch's parameter counts."""
+"""ResNets against the same networks in Keras, and against PyTorch's parameter counts."""
 
 import jax
 import keras
@@ -31,7 +31,7 @@ def test_imagenet_form_has_torchvisions_parameter_count(depth, trainable):
 
 
 def keras_resnet(*, depth: int, stem: str, width: int) -> tuple[keras.Model, list[keras.Layer]]:
-    """The model, and its layers with weights in the order in which they were made."""
+    """Returns the model, and its layers with weights in order of creation."""
     relu, made = keras.ops.relu, []
 
     def conv_norm(x, features, kernel, stride=1):
@@ -68,7 +68,7 @@ def keras_resnet(*, depth: int, stem: str, width: int) -> tuple[keras.Model, lis
 
 
 def layers_in_order(model):
-    """Convolutions, normalisations and the head as Keras lists them: branch, then shortcut."""
+    """Returns convolutions, normalisations and head in Keras's order: branch, then shortcut."""
     found = []
     for module in model.layers():
         parts = [module]
@@ -106,7 +106,7 @@ def test_outputs_and_statistics_equal_keras(depth, stem):
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_every_convolution_has_a_gradient_from_the_start(depth):
-    """None waits for the scale after it to leave zero, which made learning slow."""
+    """A zero initial scale would give none to the convolution before it, and slow learning."""
     graph, params, rest = nnx.split(build(depth=depth, width=4), nnx.Param, ...)
     images = jax.random.uniform(jax.random.key(0), (4, 48, 48, 1))
 
@@ -120,6 +120,6 @@ def test_every_convolution_has_a_gradient_from_the_start(depth):
 
 
 @pytest.mark.parametrize(("key", "value"), [("depth", 19), ("stem", "tiny")])
-def test_a_wrong_choice_is_named_with_the_known(key, value):
+def test_an_unknown_choice_is_named_with_the_known_ones(key, value):
     with pytest.raises(UserError, match=f"model.{key} is {value!r}; choose one of"):
         build(**{key: value})
