@@ -1,1 +1,1 @@
-"""From array records to batches."""
+"""Array records become batches."""

@@ -1,7 +1,7 @@
-"""Random changes of whole batches of images, for numpy and jax.numpy alike.
+"""Random augmentation of whole batches of images, in numpy and in jax.numpy.
 
-Shift, flip, rotation, shear, zoom and crop are one resampling; then a rectangle is erased. Random
-numbers come in as an array, so that Grain's generators and JAX's keys drive the same code.
+Shift, flip, rotation, shear, zoom and crop are one resampling; random erasing follows. Random
+numbers are passed in as an array, so that Grain's generators and JAX's keys drive the same code.
 """
 
 import dataclasses
@@ -12,36 +12,38 @@ from typing import Any, NamedTuple
 from jaxtyping import Bool, Float, Int, UInt8
 
 FRACTION_BITS = 11
-"""Of the coordinates that `resample` reads at: all it adds up fits into int32."""
+"""Fraction bits of `resample`'s fixed-point coordinates; all its sums fit into int32."""
 
 CROP_RATIO = 4 / 3
-"""Greatest ratio of a crop's width to its height, and the other way round, where the image's is 1;
-that of Szegedy et al., "Going Deeper with Convolutions" (2015)."""
+"""Greatest ratio of a crop's width to its height, or of height to width, for a square image:
+Szegedy et al., "Going Deeper with Convolutions" (2015)."""
 
 ERASED_AREAS, ERASED_RATIO = (0.02, 0.33), 1 / 0.3
-"""Area of an erased rectangle, as a fraction of the image's, and greatest ratio of its sides: those
-of Zhong et al., but for the largest area, there 0.4, here torchvision's, as in FER-2013 recipes."""
+"""Least and greatest area of an erased rectangle, as fractions of the image's area, and greatest
+ratio of its sides. They are those of Zhong et al., except for the greatest area: 0.4 in the paper,
+0.33 in torchvision and in recipes for FER-2013."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How far images may be changed.
+    """The ranges of the augmentation.
 
-    Shift to zoom mean what they mean to Keras's `ImageDataGenerator`. With shift and flip alone,
-    images move by whole pixels, each of which is kept as it is. With any of rotation to crop all of
-    them together are one resampling, whose shifts are fractional.
+    Shift, flip, rotation, shear and zoom mean the same as in Keras's `ImageDataGenerator`. With
+    shift and flip alone, images move by whole pixels and keep their grey levels. With any of
+    rotation, shear, zoom and crop, all of them form one resampling, and shifts are fractional.
 
     Attributes:
-      shift: largest shift each way, as a fraction of height and of width.
+      shift: largest shift in each direction, as a fraction of height and of width.
       flip: whether half of the images are mirrored left to right.
-      rotation: largest rotation each way, in degrees.
-      shear: largest angle each way that columns are turned by beyond rows, in degrees.
-      zoom: height and width are divided by one factor each, from 1 - zoom to 1 + zoom.
-      crop: smallest area of a random crop, as a fraction of the image's; it lies inside the image
-        and is resized to the whole, before anything else happens to it. 1 takes the whole. Scales
-        of "0.8 to 1.2" are 0.8 here: torchvision's `RandomResizedCrop`, too, refuses a crop that
-        the image does not hold. Only `zoom` shows what lies outside.
-      erasing: probability that a rectangle is erased.
+      rotation: largest rotation in each direction, in degrees.
+      shear: largest angle in each direction, in degrees, by which columns turn more than rows.
+      zoom: half-width of the range of zoom factors: height and width are each divided by a factor
+        from 1 - zoom to 1 + zoom.
+      crop: smallest area of a random crop, as a fraction of the image's area; 1 takes the whole
+        image. The crop lies inside the image and is resized to full size before the other changes.
+        A recipe's "scales of 0.8 to 1.2" are 0.8 here, because torchvision's `RandomResizedCrop`
+        also refuses a crop larger than the image. Only `zoom` shows pixels beyond the edge.
+      erasing: probability that a rectangle of an image is erased.
     """
 
     shift: float = 0.0
@@ -54,12 +56,12 @@ class Augmentation:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Augmentation":
-        """Reads the knobs of the same names."""
+        """Reads the attributes from the config's keys of the same names."""
         return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
 
     @property
     def resamples(self) -> bool:
-        """Whether pixels are mixed, which shift and flip alone do not do."""
+        """Whether pixels are interpolated, which shift and flip alone do not do."""
         return any((self.rotation, self.shear, self.zoom, self.crops))
 
     @property
@@ -69,12 +71,12 @@ class Augmentation:
 
     @property
     def draws(self) -> int:
-        """Uniform random numbers that `augment` takes for each image."""
+        """Number of uniform random numbers that `augment` takes for each image."""
         return (7 if self.resamples else 3) + (4 if self.crops else 0) + (6 if self.erasing else 0)
 
 
 class Shifts(NamedTuple):
-    """What happens to each image of a batch; shifts in pixels, positive is down and right."""
+    """A shift, in pixels down and right, and a flip for each image of a batch."""
 
     down: Int[Any, " batch"]
     right: Int[Any, " batch"]
@@ -95,12 +97,13 @@ def augment(
     uniforms: Float[Any, "batch draws"],
     augmentation: Augmentation,
 ) -> UInt8[Any, "batch height width channels"]:
-    """Changes each image as its random numbers say; what comes in from outside repeats the edge.
+    """Augments each image by its own random numbers; pixels beyond the edge repeat the edge.
 
     Args:
-      images: numpy or JAX arrays, as is the result.
-      uniforms: of the same kind, in [0, 1), `augmentation.draws` for each image.
-      augmentation: the ranges.
+      images: numpy or JAX array; the result is of the same kind.
+      uniforms: random numbers in [0, 1), as an array of the same kind; each image has
+        `augmentation.draws` of them.
+      augmentation: ranges of the augmentation.
     """
     _, height, width, _ = images.shape
     if augmentation.resamples:
@@ -115,7 +118,7 @@ def augment(
 def draw_shifts(
     uniforms: Float[Any, "batch draws"], augmentation: Augmentation, *, height: int, width: int
 ) -> Shifts:
-    """Turns uniform numbers in [0, 1) into one shift and flip for each image."""
+    """Converts uniform numbers in [0, 1) to a shift and a flip for each image."""
     xp = uniforms.__array_namespace__()
     offsets = (2 * uniforms - 1) * augmentation.shift
     return Shifts(
@@ -128,13 +131,13 @@ def draw_shifts(
 def shift_and_flip(
     images: UInt8[Any, "batch height width channels"], shifts: Shifts
 ) -> UInt8[Any, "batch height width channels"]:
-    """Mirrors, then shifts each image; what comes in from outside repeats the edge."""
+    """Mirrors, then shifts each image; pixels beyond the edge repeat the edge."""
     xp = images.__array_namespace__()
     batch, height, width, channels = images.shape
     rows = xp.clip(xp.arange(height) - shifts.down[:, None], 0, height - 1)
     columns = xp.clip(xp.arange(width) - shifts.right[:, None], 0, width - 1)
     columns = xp.where(shifts.mirrored[:, None], width - 1 - columns, columns)
-    # From one long row of pixels numpy takes twice as fast as by three indices.
+    # numpy gathers from one long row of pixels twice as fast as with three indices.
     starts = (height * xp.arange(batch)[:, None] + rows) * width
     at = starts[:, :, None] + columns[:, None, :]
     return xp.take(images.reshape(-1, channels), at, axis=0)
@@ -143,13 +146,13 @@ def shift_and_flip(
 def draw_boxes(
     uniforms: Float[Any, "batch 4"], *, areas: tuple[float, float], ratio: float
 ) -> Boxes:
-    """Turns uniform numbers in [0, 1) into one rectangle inside each image.
+    """Converts uniform numbers in [0, 1) to a rectangle inside each image.
 
     Args:
-      uniforms: numpy or JAX array.
-      areas: least and greatest area, drawn uniformly.
-      ratio: greatest of width to height and of height to width, drawn log-uniformly among those at
-        which the rectangle fits into the image.
+      uniforms: random numbers, as a numpy or JAX array.
+      areas: least and greatest area, as fractions of the image's; areas are uniform between them.
+      ratio: greatest ratio of width to height, and of height to width. Ratios are log-uniform
+        among those at which the rectangle fits into the image.
     """
     xp = uniforms.__array_namespace__()
     least, greatest = areas
@@ -164,15 +167,15 @@ def erase(
     uniforms: Float[Any, "batch 6"],
     probability: float,
 ) -> UInt8[Any, "batch height width channels"]:
-    """Erases a random rectangle of some of the images.
+    """Erases a random rectangle in some of the images.
 
-    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020. The rectangle has one random grey
-    level, not noise, which would take a random number for each pixel.
+    Zhong et al., "Random Erasing Data Augmentation", AAAI 2020. The rectangle is filled with one
+    random grey level, not with noise, which would need a random number per pixel.
 
     Args:
-      images: numpy or JAX arrays, as is the result.
-      uniforms: of the same kind, in [0, 1).
-      probability: of an image to be changed.
+      images: numpy or JAX array; the result is of the same kind.
+      uniforms: random numbers in [0, 1), as an array of the same kind.
+      probability: probability that an image is changed.
     """
     xp = images.__array_namespace__()
     _, height, width, _ = images.shape
@@ -192,10 +195,10 @@ def erase(
 def draw_matrices(
     uniforms: Float[Any, "batch draws"], augmentation: Augmentation, *, height: int, width: int
 ) -> Int[Any, "batch 2 3"]:
-    """Turns uniform numbers in [0, 1) into one matrix for `resample` for each image.
+    """Converts uniform numbers in [0, 1) to a matrix for `resample` for each image.
 
-    Rotation, shift, shear, zoom and flip are composed about the centre as Keras composes them
-    (`apply_affine_transform` of its `ImageDataGenerator`), of the crop where there is one.
+    Rotation, shift, shear, zoom and flip are composed in Keras's order (`apply_affine_transform`
+    of its `ImageDataGenerator`), about the centre of the image, or of the crop if there is one.
     """
     xp = uniforms.__array_namespace__()
     signed = 2 * uniforms - 1
@@ -216,7 +219,7 @@ def draw_matrices(
     ]
     if augmentation.crops:
         box = draw_boxes(uniforms[:, 7:11], areas=(augmentation.crop, 1.0), ratio=CROP_RATIO)
-        # The middle of the first pixel of a crop lies half a pixel of the crop inside it.
+        # The centre of a crop's first pixel lies half a pixel of the crop inside the crop.
         starts = (
             height * box.top + (box.height - 1) / 2,
             width * box.left + (box.width - 1) / 2,
@@ -237,14 +240,14 @@ def draw_matrices(
 def resample(
     images: UInt8[Any, "batch height width channels"], matrices: Int[Any, "batch 2 3"]
 ) -> UInt8[Any, "batch height width channels"]:
-    """Reads each image at other places, between four pixels linearly, beyond the edge as at it.
+    """Resamples each image bilinearly; pixels beyond the edge repeat the edge.
 
-    In whole numbers, so that every backend gives the same pixels.
+    The arithmetic is integer, so that every backend gives the same pixels.
 
     Args:
-      images: numpy or JAX arrays, as is the result.
-      matrices: int32, of the same kind; from (row, column, 1) of the result to the row and column
-        of the image that it shows, in units of 1 / 2**FRACTION_BITS pixel.
+      images: numpy or JAX array; the result is of the same kind.
+      matrices: int32 array of the same kind. Each matrix maps (row, column, 1) of the result to a
+        row and column of the image, in units of 1 / 2**FRACTION_BITS pixel.
     """
     xp = images.__array_namespace__()
     batch, height, width, channels = images.shape
@@ -257,7 +260,7 @@ def resample(
         )
     )
     down, right = (row & (one - 1))[..., None], (column & (one - 1))[..., None]
-    # With one more row and column each pixel has a next one.
+    # One more row and column give every pixel a next one.
     padded = xp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
     pixels = padded.reshape(-1, channels)
     stride = width + 1

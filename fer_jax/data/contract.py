@@ -1,4 +1,4 @@
-"""What the writer of the records, `data_prep`, and their readers agree on."""
+"""The contract between `data_prep`, which writes the records, and their readers."""
 
 import os
 from pathlib import Path
@@ -7,16 +7,16 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""Label k is `CLASS_NAMES[k]`: the order of `fer2013.csv`, never that of sorted folders."""
+"""Class names by label, in the order of `fer2013.csv`, which is not that of sorted folders."""
 
 IMAGE_SIZE = 48
-"""Height and width of every stored image, in pixels; one grey channel, uint8."""
+"""Height and width of every stored image, in pixels. Images are uint8 with one grey channel."""
 
 DATASET_NAME = "fer2013"
 DATASET_VERSION = "1.0.0"
 
 FILENAME, IMAGE, LABEL = "filename", "image", "label"
-"""The features of one record: its source's name (text), uint8[48, 48, 1], and int64 label."""
+"""Keys of a record: its name in the source (text), uint8[48, 48, 1] image and int64 label."""
 
 PUBLISHED_COUNTS = {
     "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
@@ -24,7 +24,7 @@ PUBLISHED_COUNTS = {
     "private_test": (491, 55, 528, 879, 594, 416, 626),
     "test": (958, 111, 1024, 1774, 1247, 831, 1233),
 }
-"""Images per split and class as published, in the order of `CLASS_NAMES`."""
+"""Published number of images per split and class, in the order of `CLASS_NAMES`."""
 
 
 def to_eight_bits(levels: UInt16[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

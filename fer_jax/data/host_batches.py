@@ -1,8 +1,8 @@
-"""Grain pipelines: records to batches, the same ones for any number of processes.
+"""Grain pipelines from records to batches, which are the same for any number of processes.
 
-A stream of record numbers is shuffled, repeated and batched to the *global* batch; only then does
-each process read and augment its own rows. So the batches, and with them a run, do not depend on
-how many processes share the work, and a whole batch is gathered and augmented by single calls.
+A stream of record numbers is shuffled, repeated and grouped into *global* batches. Only then does
+each process read and augment its own rows. The batches, and so the run, do not depend on the number
+of processes. One call gathers a whole batch, and one augments it.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.records import Records
 
 Batch = dict[str, np.ndarray]
-"""`image`: UInt8[rows, 48, 48, 1]; `label`: Int32[rows]."""
+"""`image`, UInt8[rows, 48, 48, 1], and `label`, Int32[rows]."""
 
 
 def training_batches(
@@ -28,22 +28,22 @@ def training_batches(
 ) -> grain.DatasetIterator[Batch]:
     """Returns an endless, checkpointable iterator over shuffled, augmented batches.
 
-    Every record comes once in each pass over the data, in an order of that pass's own; a batch may
-    span two passes, so that no record is dropped. Same seed, same batches.
+    Each pass over the data has every record once, in its own order. A batch may span two passes, so
+    that no record is dropped. The same seed gives the same batches.
 
     Args:
-      records: what to read.
-      batch_size: rows of the global batch; each process gets its equal share of them, in order.
-      seed: of order and augmentation.
-      augmentation: what may happen to the images.
-      process_index: which share this process reads.
-      process_count: among how many processes the batch is shared; divides `batch_size`.
+      records: split to read.
+      batch_size: rows of the global batch; the processes get equal shares of them, in order.
+      seed: seed of order and augmentation.
+      augmentation: ranges of the augmentation.
+      process_index: index of this process, and of the share it reads.
+      process_count: number of processes, a divisor of `batch_size`.
     """
     share = batch_size // process_count
     rows = slice(process_index * share, (process_index + 1) * share)
 
     def read_and_augment(indices: np.ndarray, rng: np.random.Generator) -> Batch:
-        # Drawn for all rows, then cut: what an image meets does not depend on who reads it.
+        # Every process draws for all rows, so an image's numbers do not depend on its reader.
         uniforms = rng.random((batch_size, augmentation.draws), np.float32)[rows]
         return {
             "image": augment(records.read(indices[rows]), uniforms, augmentation),
@@ -58,7 +58,7 @@ def training_batches(
         .batch(batch_size)
         .random_map(read_and_augment)
     )
-    # Whole batches gathered from memory take less time than handing them between threads.
+    # Gathering a whole batch from memory is faster than passing it between threads.
     threads = {"num_threads": 0} if records.in_memory else {}
     return iter(dataset.to_iter_dataset(grain.ReadOptions(**threads)))
 
@@ -66,10 +66,10 @@ def training_batches(
 def evaluation_batches(
     records: Records, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """Yields every record once and in order; the last batch is filled up with the last record.
+    """Yields every record once, in order; copies of the last record fill the last batch.
 
-    All batches have one shape, so that a compiled step never meets a second one. The caller cuts
-    the results to `len(records)`. Arguments as for `training_batches`.
+    All batches have the same shape, so that a step compiles once. The caller truncates the results
+    to `len(records)`. The arguments are those of `training_batches`.
     """
     share = batch_size // process_count
     for start in range(0, len(records), batch_size):

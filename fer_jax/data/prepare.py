@@ -1,4 +1,4 @@
-"""Makes the records when a config says where they come from and they are not there yet."""
+"""Prepares a config's data set if its records do not exist yet."""
 
 import subprocess
 import sys
@@ -11,19 +11,22 @@ from fer_jax.errors import UserError
 
 
 def prepare_if_missing(data_dir: Path, source: str) -> None:
-    """Runs `python -m data_prep --source SOURCE --data_dir DATA_DIR` unless it has been run.
+    """Runs `python -m data_prep --source SOURCE --data_dir DATA_DIR` if there are no records yet.
 
     Args:
-      data_dir: where the records are, or go.
-      source: what `--source` takes; where it is empty, nothing is made.
+      data_dir: folder of the records.
+      source: value for `--source`; empty: nothing is prepared.
 
     Raises:
-      UserError: preparation failed, after its own report; or several processes would race for it.
+      UserError: preparation failed, and has printed why; or several processes would race for it.
     """
     if not source or (record_dir(data_dir) / "dataset_info.json").exists():
         return
     command = [sys.executable, "-m", "data_prep", "--source", source, "--data_dir", str(data_dir)]
     if jax.process_count() > 1:
-        raise UserError(f"first run `{' '.join(['python', *command[1:]])}` on every host")
+        raise UserError(
+            f"there are no records in {data_dir}; first run "
+            f"`{' '.join(['python', *command[1:]])}` on every host"
+        )
     if subprocess.run(command, check=False).returncode:
         raise UserError(f"could not prepare the data {source!r} in {data_dir}; see above")

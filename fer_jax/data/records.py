@@ -1,4 +1,4 @@
-"""Reads the array records that `python -m data_prep` wrote, by split name."""
+"""Reads splits of the array records that `python -m data_prep` wrote."""
 
 import dataclasses
 import math
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 VALIDATION_FRACTION = 0.2
-_CHUNK = 4_096  # Records read at a time, whose decoded images take 10 MB.
-_SPLIT_SEED = 2013  # The 80/20 split is one and the same for every run, whatever its seed.
+_CHUNK = 4_096  # Records read at a time; their decoded images take 10 MB.
+_SPLIT_SEED = 2013  # The 80/20 split is the same for every run, whatever the run's seed.
 
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """One split: labels and names in memory, images behind `read`.
+    """One split, with labels and names in memory and images behind `read`.
 
     Attributes:
-      labels: Int32[n], each an index into the class names.
-      filenames: n names, as the source gave them.
-      read: maps k record numbers to their images, UInt8[k, 48, 48, 1].
-      in_memory: whether `read` only copies, or reads files and decodes.
+      labels: class index of each record, Int32[n].
+      filenames: name of each record in the source, n of them.
+      read: function from k record numbers to their images, UInt8[k, 48, 48, 1].
+      in_memory: whether `read` only copies from memory; otherwise it reads files and decodes.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -55,13 +55,13 @@ class Records:
 
 
 class DataSet:
-    """A prepared data set, or some classes of it.
+    """A prepared data set, or some of its classes.
 
     Attributes:
-      classes: names, in label order.
-      source: kind of source it was prepared from, such as "folders" or "sample".
+      classes: class names, in label order.
+      source: kind of source that the data set was prepared from, such as "folders" or "sample".
       fingerprint: digest of all names, labels and pixels.
-      split_sizes: records of each split on disk, of all classes.
+      split_sizes: number of records of each split on disk, all classes included.
     """
 
     def __init__(self, builder: "tfds.core.DatasetBuilder", classes: Collection[str] = ()):
@@ -80,18 +80,18 @@ class DataSet:
         self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
 
     def load(self, split: str, *, memory_gib: float = math.inf) -> Records:
-        """Loads a split by name, without the records of classes left out.
+        """Loads a split by name, with the records of this data set's classes only.
 
         Args:
-          split: a split on disk; `train_80` or `validation_20`, the stratified floor split of
-            `train`; or `test` for the union of `public_test` and `private_test`.
-          memory_gib: decode every image of its file once, now, if they take no more than so many
-            GiB; otherwise at each `read`.
+          split: name of a split on disk; or `train_80` or `validation_20`, the stratified floor
+            split of `train`; or `test`, the union of `public_test` and `private_test`.
+          memory_gib: memory limit in GiB. If the split's images fit into it, all are decoded now;
+            otherwise each `read` decodes anew.
 
         Raises:
           UserError: there is no such split.
         """
-        # Split before classes are left out: an image is on the same side for every run.
+        # The split comes before the choice of classes, so an image's side is the same in every run.
         records = self._load(split, memory_gib * 2**30)
         subset = records.take(np.flatnonzero(np.isin(records.labels, self._kept)))
         labels = np.searchsorted(self._kept, subset.labels).astype(np.int32)
@@ -107,7 +107,7 @@ class DataSet:
         if missing := [part for part in parts if not self.split_sizes.get(part)]:
             known = [*self.split_sizes, "train_80", "validation_20"]
             raise UserError(
-                f"split {split!r} needs {' and '.join(missing)}, which the data set has not; "
+                f"split {split!r} needs {' and '.join(missing)}, which the data set lacks; "
                 f"choose one of {', '.join(known)}"
             )
         size = sum(self.split_sizes[part] for part in parts) * IMAGE_SIZE**2
@@ -118,7 +118,7 @@ class DataSet:
 
 
 def find_data_dir(configured: str | os.PathLike = "") -> Path:
-    """Returns the configured folder, else `$FER2013_DIR`, else `data/fer2013` below here."""
+    """Returns the configured folder, else `$FER2013_DIR`, else `data/fer2013`."""
     return Path(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
 
 
@@ -126,14 +126,14 @@ def open_data_set(data_dir: Path, classes: Collection[str] = ()) -> DataSet:
     """Opens the data set in `data_dir`.
 
     Args:
-      data_dir: where the records are.
-      classes: names of those to keep, in any order: labels count them in the order on disk. Empty:
-        all of them.
+      data_dir: folder of the records.
+      classes: names of the classes to keep, in any order; empty: all. Labels follow the order on
+        disk.
 
     Raises:
-      UserError: `data_dir` holds no finished data set, or it has no class of such a name.
+      UserError: `data_dir` holds no finished data set, or the data set lacks one of the classes.
     """
-    # Importing it takes most of a second, so only who opens a data set pays.
+    # The import takes most of a second, so it happens only if a data set is opened.
     import tensorflow_datasets as tfds
 
     folder = record_dir(data_dir)
@@ -148,10 +148,10 @@ def open_data_set(data_dir: Path, classes: Collection[str] = ()) -> DataSet:
 def stratified_split(
     labels: Int[np.ndarray, " n"], fraction: float
 ) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " validation"]]:
-    """Splits record numbers so that floor(fraction * n_c) of each class c are set aside.
+    """Splits record numbers: floor(fraction * n_c) records of each class c are set aside.
 
     Returns:
-      The numbers kept and the numbers set aside, each ascending and always the same.
+      The numbers kept and the numbers set aside, each ascending. They are always the same.
     """
     rng = np.random.default_rng(_SPLIT_SEED)
     aside = np.zeros(len(labels), bool)
@@ -166,7 +166,7 @@ def _read(builder: "tfds.core.DatasetBuilder", split: str, *, in_memory: bool) -
     import tensorflow_datasets as tfds
     from tensorflow_datasets.proto import tf_example_pb2
 
-    # TFDS, which decodes any kind of feature, would take twice as long over these three.
+    # TFDS's general decoder would take twice as long for these three features.
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     source = builder.as_data_source(split, deserialize_method=raw)
 

@@ -45,7 +45,7 @@ def uniforms() -> np.ndarray:
 
 @pytest.fixture
 def smooth() -> np.ndarray:
-    """UInt8[32, 48, 48, 1], on which a place rounded by 0.02 pixels makes less than a level."""
+    """UInt8[32, 48, 48, 1], so smooth that 0.02 pixels make less than one grey level."""
     noise = np.random.default_rng(2).normal(size=(32, 48, 48, 1))
     images = scipy.ndimage.gaussian_filter(noise, (0, 4, 4, 0))
     return np.interp(images, (images.min(), images.max()), (0, 255)).astype(np.uint8)
@@ -68,7 +68,7 @@ def test_numpy_and_jax_resample_alike(images, uniforms):
     assert by_numpy.dtype == by_jax.dtype == np.uint8
     np.testing.assert_array_equal(by_numpy, by_jax)
 
-    # Sine and cosine may differ in their last bit, and with it a rounded entry by one unit.
+    # Sine and cosine may differ in the last bit, and so a rounded entry by one unit.
     drawn = jax.jit(lambda uniforms: draw_matrices(uniforms, CROPPED, **SIZE))(uniforms)
     np.testing.assert_allclose(matrices, drawn, atol=1)
 
@@ -92,17 +92,17 @@ def test_equals_scipys_affine_map_with_nearest_fill(images, uniforms):
         expected = scipy.ndimage.affine_transform(
             image[..., 0].astype(np.float64), matrix, order=1, mode="nearest"
         )
-        # The nearest whole number, so half a level away at most.
+        # The result is rounded, so it is at most half a level away.
         assert np.abs(ours[..., 0] - expected).max() <= 0.5 + 1e-9
 
 
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 @pytest.mark.parametrize("name", ["shift", "rotation", "shear", "zoom", "all"])
-def test_means_what_keras_means(name, smooth, uniforms):
+def test_equals_keras_image_data_generator(name, smooth, uniforms):
     if name == "all":
         asked = ALL
     else:
-        # Some rotation, or shifts were whole pixels.
+        # Without a rotation, shifts would be whole pixels.
         asked = Augmentation(rotation=10.0)
         asked = dataclasses.replace(asked, **{name: getattr(ALL, name)})
     result = augment(smooth, uniforms, asked)
@@ -124,7 +124,7 @@ def test_means_what_keras_means(name, smooth, uniforms):
         assert np.abs(ours - expected).max() < 1
 
 
-def test_crops_as_pil_does(smooth, uniforms):
+def test_crops_equal_pil(smooth, uniforms):
     result = augment(smooth, uniforms, Augmentation(crop=0.3))
     boxes = draw_boxes(uniforms[:, 7:], areas=(0.3, 1.0), ratio=CROP_RATIO)
     for image, ours, top, left, height, width in zip(smooth, result, *boxes, strict=True):
@@ -135,8 +135,8 @@ def test_crops_as_pil_does(smooth, uniforms):
     assert np.abs(result.astype(int) - smooth).max() > 50
 
 
-def test_crops_before_it_does_the_rest(uniforms):
-    """As matrices multiply; a rounded scale makes the most difference to an offset."""
+def test_the_crop_comes_before_the_other_changes(uniforms):
+    """The matrices multiply, within a tolerance for offsets that a rounded scale changes."""
     one = 2**FRACTION_BITS
     cropped, rest, both = (
         np.concatenate([draw_matrices(uniforms, asked, **SIZE), [[[0, 0, one]]] * 32], axis=1) / one
@@ -164,12 +164,12 @@ def test_boxes_lie_inside_and_are_spread_evenly(areas, ratio):
     assert scipy.stats.kstest((log_ratio / most + 1) / 2, "uniform").pvalue > 0.01
 
 
-def test_erases_a_rectangle_of_some_images_and_nothing_else():
+def test_erases_one_rectangle_in_some_images_and_nothing_else():
     rng = np.random.default_rng(4)
     images = rng.integers(0, 256, (4_000, 48, 40, 1), dtype=np.uint8)
     uniforms = rng.random((4_000, 6), np.float32)
     result = erase(images, uniforms, 0.3)
-    # Erased is what does not depend on what was there.
+    # Erased pixels are those that do not depend on the input.
     erased = (erase(255 - images, uniforms, 0.3) == result)[..., 0]
     np.testing.assert_array_equal(result[~erased], images[~erased])
     rows, columns = erased.any(axis=2), erased.any(axis=1)
@@ -192,7 +192,7 @@ def test_erases_a_rectangle_of_some_images_and_nothing_else():
 
 
 @pytest.mark.parametrize("asked", [SHIFT_AND_FLIP, ALL, CROPPED], ids=str)
-def test_erases_last_by_random_numbers_of_its_own(asked, images, uniforms):
+def test_erasing_comes_last_with_random_numbers_of_its_own(asked, images, uniforms):
     erasing = dataclasses.replace(asked, erasing=0.5)
     assert erasing.draws == asked.draws + 6
     expected = erase(augment(images, uniforms, asked), uniforms[:, asked.draws :][:, :6], 0.5)
@@ -200,8 +200,8 @@ def test_erases_last_by_random_numbers_of_its_own(asked, images, uniforms):
     np.testing.assert_array_equal(result, expected)
 
 
-def test_runs_without_crop_and_erasing_meet_the_batches_they_always_met(images, uniforms):
-    """What these two made before there were any others."""
+def test_runs_without_crop_and_erasing_get_the_same_batches_as_ever(images, uniforms):
+    """The expected values are from before crop and erasing existed."""
     assert (SHIFT_AND_FLIP.draws, ALL.draws) == (3, 7)
     assert zlib.crc32(augment(images, uniforms[:, :3], SHIFT_AND_FLIP)) == 1766413936
     matrices = draw_matrices(uniforms[:2, :7], ALL, **SIZE)
@@ -221,7 +221,7 @@ def test_shifts_cover_the_range_and_half_are_mirrored():
     assert abs(np.corrcoef(shifts.down, shifts.right)[0, 1]) < 0.03
 
 
-def test_nothing_asked_for_changes_nothing(images, uniforms):
+def test_no_augmentation_changes_nothing(images, uniforms):
     np.testing.assert_array_equal(augment(images, uniforms, Augmentation()), images)
     middle = np.full_like(uniforms[:, : ALL.draws], 0.5)
     np.testing.assert_array_equal(augment(images, middle, ALL), images)

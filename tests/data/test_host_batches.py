@@ -13,7 +13,7 @@ SHIFT_AND_FLIP = Augmentation(shift=0.1, flip=True)
 
 @pytest.fixture
 def records() -> Records:
-    """101 records whose images are all of one grey level, their number."""
+    """101 records; every pixel of image k has grey level k."""
     images = np.broadcast_to(np.arange(101, dtype=np.uint8)[:, None, None, None], (101, 48, 48, 1))
     return Records(
         labels=np.arange(101, dtype=np.int32) % 7,
@@ -32,7 +32,7 @@ def first(iterator, count):
     return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def test_each_pass_has_every_record_once_in_its_own_order(records):
+def test_each_pass_has_every_record_once_in_an_order_of_its_own(records):
     numbers = first(stream(records), 101)["image"][:, 0, 0, 0].reshape(8, 101)
     for one_pass in numbers:
         assert sorted(one_pass) == list(range(101))
@@ -46,7 +46,7 @@ def test_labels_stay_with_their_images(records):
     assert batches["label"].dtype == np.int32
 
 
-def test_the_seed_decides(tiny_records):
+def test_the_seed_determines_the_batches(tiny_records):
     same, again, other = (first(stream(tiny_records, seed=s), 5)["image"] for s in (3, 3, 4))
     np.testing.assert_array_equal(same, again)
     assert (same != other).any()
@@ -64,7 +64,7 @@ def test_a_restored_position_continues_with_the_same_batches(tiny_records):
 
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("augmentation", [SHIFT_AND_FLIP, Augmentation(rotation=20.0)], ids=str)
-def test_processes_share_the_batches_of_a_single_one(tiny_records, augmentation, processes):
+def test_several_processes_share_the_batches_of_one_process(tiny_records, augmentation, processes):
     shared = functools.partial(stream, tiny_records, augmentation=augmentation)
     whole = first(shared(), 1)
     parts = [first(shared(process_index=k, process_count=processes), 1) for k in range(processes)]
@@ -73,7 +73,7 @@ def test_processes_share_the_batches_of_a_single_one(tiny_records, augmentation,
         np.testing.assert_array_equal(together, whole[key])
 
 
-def test_evaluation_has_every_record_once_and_one_shape(records):
+def test_evaluation_batches_have_every_record_once_and_one_shape(records):
     batches = list(evaluation_batches(records, batch_size=16))
     assert {batch["image"].shape for batch in batches} == {(16, 48, 48, 1)}
     numbers = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
@@ -81,7 +81,7 @@ def test_evaluation_has_every_record_once_and_one_shape(records):
     assert set(numbers[101:]) == {100}
 
 
-def test_processes_share_evaluation_in_order(records):
+def test_processes_share_evaluation_batches_in_order(records):
     parts = [
         list(evaluation_batches(records, batch_size=16, process_index=k, process_count=2))
         for k in range(2)

@@ -6,7 +6,7 @@ from fer_jax.data.records import find_data_dir, open_data_set, stratified_split
 from fer_jax.errors import UserError
 
 
-def test_reads_what_was_prepared(tiny_data_dir):
+def test_reads_the_prepared_records(tiny_data_dir):
     data = open_data_set(tiny_data_dir)
     train = data.load("train")
     assert data.classes == CLASS_NAMES
@@ -34,20 +34,20 @@ def test_validation_is_a_fifth_of_each_class_and_disjoint(tiny_data_dir):
     assert set(train.filenames) | set(validation.filenames) == set(data.load("train").filenames)
 
 
-def test_the_published_split_to_the_image():
+def test_the_split_has_the_published_sizes():
     labels = np.repeat(np.arange(7), PUBLISHED_COUNTS["train"])
     train, validation = stratified_split(np.random.default_rng(0).permutation(labels), 0.2)
     assert (len(train), len(validation)) == (22_968, 5_741)
 
 
-def test_test_is_the_union_of_both(tiny_data_dir):
+def test_split_test_is_the_union_of_both_tests(tiny_data_dir):
     data = open_data_set(tiny_data_dir)
     parts = [data.load(f"{name}_test").filenames for name in ("public", "private")]
     assert data.load("test").filenames == parts[0] + parts[1]
 
 
 @pytest.mark.parametrize("split", ["validation_20", "test"])
-def test_some_classes_are_the_same_images_with_labels_of_their_own(tiny_data_dir, split):
+def test_a_choice_of_classes_keeps_the_images_and_renumbers_the_labels(tiny_data_dir, split):
     whole = open_data_set(tiny_data_dir).load(split)
     data = open_data_set(tiny_data_dir, ("neutral", "angry", "happy"))
     some = data.load(split)
@@ -63,12 +63,12 @@ def test_some_classes_are_the_same_images_with_labels_of_their_own(tiny_data_dir
     np.testing.assert_array_equal(some.images(), whole.read(np.array(numbers)))
 
 
-def test_an_unknown_class_is_named_with_the_known(tiny_data_dir):
+def test_an_unknown_class_is_named_with_the_known_ones(tiny_data_dir):
     with pytest.raises(UserError, match=r"no class 'joyful'; choose among angry, .*, neutral"):
         open_data_set(tiny_data_dir, ("angry", "joyful"))
 
 
-def test_an_unknown_split_is_named_with_the_known(tiny_data_dir):
+def test_an_unknown_split_is_named_with_the_known_ones(tiny_data_dir):
     with pytest.raises(UserError, match=r"'valid' needs valid.*public_test.*validation_20"):
         open_data_set(tiny_data_dir).load("valid")
 
@@ -78,7 +78,7 @@ def test_missing_records_say_how_to_make_them(tmp_path):
         open_data_set(tmp_path)
 
 
-def test_where_records_are_looked_for(monkeypatch, tmp_path):
+def test_the_data_folder_is_the_configured_one_then_the_environments(monkeypatch, tmp_path):
     assert str(find_data_dir()) == "data/fer2013"
     monkeypatch.setenv("FER2013_DIR", str(tmp_path))
     assert find_data_dir() == tmp_path
