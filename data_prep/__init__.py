@@ -1,1 +1,1 @@
-"""Turns FER-2013, in any of its releases, into array records. Run as `python -m data_prep`."""
+"""Converts any release of FER-2013 to array records. Run it as `python -m data_prep`."""

@@ -1,4 +1,4 @@
-"""The flags of `python -m data_prep`, and how it ends."""
+"""The flags and exit statuses of `python -m data_prep`."""
 
 import argparse
 import difflib
@@ -15,11 +15,11 @@ _EPILOG = """\
 example:
   python -m data_prep --source ~/Downloads/archive.zip --data_dir data/fer2013
 
-what it leaves in DIR:
-  fer2013/1.0.0/          the array records, there only once they are whole
+output in DIR:
+  fer2013/1.0.0/          the array records; they appear once they are complete
   samples.png             twelve images of each class
-  class_distribution.png  images per split and class
-  quarantine.csv          every file or row left out, and why
+  class_distribution.png  number of images per split and class
+  quarantine.csv          every file or row that was left out, with the reason
 """
 
 
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(
         usage=_USAGE,
-        description="Turns a release of FER-2013 into array records for fer_jax.",
+        description="Converts a release of FER-2013 to array records for fer_jax.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -40,8 +40,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--source",
         metavar="PATH",
         help="the release: a folder with train/ and test/ (or images/train and images/validation), "
-        "a .zip of it, fer2013.csv or icml_face_data.csv; 'kaggle' downloads it, 'sample' makes up "
-        "about 4,900 drawn faces to try things out",
+        "a .zip of it, fer2013.csv or icml_face_data.csv; 'kaggle' downloads it; 'sample' draws "
+        "4,900 artificial faces to try things out",
     )
     parser.add_argument("--data_dir", metavar="DIR", type=Path, help="the folder to write to")
     parser.add_argument(
@@ -64,22 +64,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns 0 when done, 2 when the user can mend it, 130 after Ctrl-C."""
+    """Runs the command. Returns 0 if it is done, 2 if the user can mend it, 130 after Ctrl-C."""
     try:
         options = _parse(arguments)
-        from data_prep.prepare import prepare  # Seconds of imports that --help need not wait for.
+        from data_prep.prepare import prepare  # Takes seconds to import; --help does not wait.
 
         prepare(options.source, options.data_dir.expanduser(), options.resize, options.allow_bad)
     except UserError as error:
         print("data_prep:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("data_prep: stopped; run it again to start afresh.", file=sys.stderr)
+        print("data_prep: stopped; run it again to start over.", file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        print(f"data_prep: {error}: make room or access, then run again.", file=sys.stderr)
+        print(f"data_prep: {error}: make room or grant access, then run it again.", file=sys.stderr)
         return 2
     return 0
 

@@ -1,4 +1,4 @@
-"""Records become array records with TensorFlow Datasets, and without TensorFlow."""
+"""Writes array records with TensorFlow Datasets, without TensorFlow."""
 
 import contextlib
 import errno
@@ -31,12 +31,10 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
 
     name = DATASET_NAME
     VERSION = tfds.core.Version(DATASET_VERSION)
-    code_path = (
-        None  # Finding it, for checksums of downloads, takes a package TFDS does not declare.
-    )
+    code_path = None  # To find it, TFDS would need a package that it does not declare.
 
     def __init__(self, records: Sequence[Record], metadata: dict[str, Any], **kwargs: Any):
-        """Takes the records to write and what to note about them."""
+        """Takes the records to write, and the metadata to store with them."""
         self._records: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             self._records[record.split].append(record)
@@ -70,17 +68,17 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
 
 
 def is_finished(data_dir: Path) -> bool:
-    """Whether `data_dir` holds a whole data set: TFDS renames its folder once all is written."""
+    """Whether `data_dir` holds a complete data set; TFDS renames its folder at the end."""
     return (record_dir(data_dir) / "dataset_info.json").exists()
 
 
 def read_metadata(data_dir: Path) -> dict[str, Any]:
-    """Returns what was noted about the finished data set in `data_dir`."""
+    """Returns the metadata of the finished data set in `data_dir`."""
     return dict(tfds.builder_from_directory(record_dir(data_dir)).info.metadata)
 
 
 def remove_leftovers(data_dir: Path) -> None:
-    """Removes what killed runs have left, and nothing of a finished one."""
+    """Removes the incomplete folders of killed runs; a finished data set stays."""
     for folder in record_dir(data_dir).parent.glob(f"incomplete.*_{DATASET_VERSION}"):
         shutil.rmtree(folder)
 
@@ -88,20 +86,20 @@ def remove_leftovers(data_dir: Path) -> None:
 def write_records(
     data_dir: Path, records: Sequence[Record], metadata: dict[str, Any], show_progress: bool
 ) -> None:
-    """Writes `record_dir(data_dir)`, which appears once it is whole.
+    """Writes `record_dir(data_dir)`, which appears once it is complete.
 
     The order of the records depends on their names alone.
     """
     tfds.display_progress_bar(show_progress)
     builder = Fer2013(records, metadata, data_dir=data_dir)
     try:
-        # TFDS prepares for a download and tells of it, and there is none.
+        # TFDS announces a download, but there is none.
         with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(
                 download_dir=unused,
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
     except RuntimeError as error:
-        if os.strerror(errno.ENOSPC) in str(error):  # array_record wraps it beyond recognition.
+        if os.strerror(errno.ENOSPC) in str(error):  # array_record hides the OSError.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir)) from None
         raise

@@ -1,4 +1,4 @@
-"""Candidates become records, each decoded once, or entries of the quarantine."""
+"""Checks each candidate: it becomes a record, or an entry of the quarantine."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from data_prep.releases import Candidate
 
 @dataclass(frozen=True)
 class Record:
-    """One image of the data set: mode "L" (uint8 grey), 48x48."""
+    """One image of the data set, of mode "L" (uint8 grey) and 48x48 pixels."""
 
     name: str
     split: str
@@ -22,7 +22,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One file or row that is no image of the data set; `split` is "" where it cannot be told."""
+    """One file or row that is no image of the data set; `split` is "" if it is unknown."""
 
     name: str
     split: str
@@ -30,7 +30,10 @@ class Quarantined:
 
 
 def check(candidates: Iterable[Candidate], resize: bool) -> tuple[list[Record], list[Quarantined]]:
-    """Loads every candidate: all of FER-2013 is 83 MB of grey levels, so it stays in memory."""
+    """Loads every candidate once; returns the records and the quarantined candidates.
+
+    All images stay in memory, since FER-2013 has only 83 MB of grey levels.
+    """
     records = []
     quarantined = []
     for candidate in candidates:
@@ -44,7 +47,7 @@ def check(candidates: Iterable[Candidate], resize: bool) -> tuple[list[Record], 
 
 
 def fingerprint(records: Iterable[Record]) -> str:
-    """Returns the SHA-256 of all splits, names, labels and pixels, whatever order they came in."""
+    """Returns the SHA-256 of all splits, names, labels and pixels, whatever their order."""
     digest = hashlib.sha256()
     for record in sorted(records, key=lambda record: (record.split, record.name)):
         digest.update(f"{record.split}\0{record.name}\0{record.label}\0".encode())

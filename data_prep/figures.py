@@ -1,4 +1,4 @@
-"""Two pictures of a data set: some of its images, and how many each class has."""
+"""Two pictures of a data set: sample images, and the number of images per class."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from fer_jax.errors import write_atomically
 _COLUMNS = 12
 _GAP = 4  # White pixels between two images of the grid.
 _STEP = IMAGE_SIZE + _GAP
-_COLOURS = {  # Okabe and Ito: told apart with any colour vision.
+_COLOURS = {  # Okabe and Ito's palette, which suits any colour vision.
     "train": "#0072B2",
     "public_test": "#E69F00",
     "private_test": "#009E73",
@@ -25,7 +25,7 @@ _COLOURS = {  # Okabe and Ito: told apart with any colour vision.
 
 
 def draw_samples(path: Path, title: str, records: Sequence[Record], counts: Counts) -> None:
-    """Draws twelve images of each class, spread evenly over the first split by name."""
+    """Draws twelve images of each class of the first split, evenly spaced in order of name."""
     split = next(iter(counts))
     rows: list[list[Record]] = [[] for _ in CLASS_NAMES]
     for record in sorted(records, key=lambda record: record.name):
@@ -45,7 +45,7 @@ def draw_samples(path: Path, title: str, records: Sequence[Record], counts: Coun
 
 
 def _mosaic(rows: Sequence[Sequence[Record]]) -> np.ndarray:
-    """Returns uint8[height, width]: up to twelve images of each row, white where there is none."""
+    """Returns uint8[height, width] with up to twelve images per row on a white background."""
     mosaic = np.full((len(rows) * _STEP - _GAP, _COLUMNS * _STEP - _GAP), 255, np.uint8)
     for top, row in enumerate(rows):
         shown = np.linspace(0, len(row) - 1, min(_COLUMNS, len(row))).astype(int)
@@ -56,7 +56,7 @@ def _mosaic(rows: Sequence[Sequence[Record]]) -> np.ndarray:
 
 
 def draw_class_distribution(path: Path, title: str, counts: Counts) -> None:
-    """Draws a bar for each class of each split, with its count and share."""
+    """Draws a bar for each class of each split, labelled with count and share."""
     figure = Figure(figsize=(4.6 * len(counts), 4.6), layout=_layout())
     figure.suptitle(f"{title}: images per class", fontsize=16)
     panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""A folder or a zip becomes a list of files to read. Nothing is ever extracted."""
+"""Lists the files of a folder or a zip. Nothing is ever extracted."""
 
 import os
 import zipfile
@@ -14,17 +14,20 @@ from fer_jax.errors import UserError
 MAX_ENTRIES = 200_000
 MAX_TOTAL_BYTES = 4 << 30
 MAX_RATIO = 100
-"""Bounds on a zip: files, bytes once unpacked, and unpacked per packed byte. FER-2013 as images has
-36,000 files, the largest csv 300 MB, and neither shrinks more than five-fold."""
+"""Limits on a zip: number of files, unpacked bytes, and unpacked bytes per packed byte. FER-2013
+has 36,000 image files or a csv of up to 300 MB, and neither compresses more than five-fold."""
 
-_SMALL = 16 << 20  # Bytes; below this the ratio says nothing.
+_SMALL = 16 << 20  # Unpacked bytes below which the ratio is not checked.
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: its path below the top, parts joined by "/", and how to open it for reading.
+    """One file of a folder or zip.
 
-    `open` raises `RejectedError` where the file must not be opened.
+    Attributes:
+      path: path below the top, with parts joined by "/".
+      open: function that opens the file for reading, or raises `RejectedError` if it must not be
+        opened.
     """
 
     path: str
@@ -41,7 +44,7 @@ def file_entry(file: Path, path: str) -> Entry:
 
 
 def list_folder(folder: Path) -> list[Entry]:
-    """Lists every file below `folder`, links followed, sorted by path.
+    """Lists every file below `folder`, sorted by path. Links are followed.
 
     Raises:
       OSError: a folder cannot be listed.
@@ -49,7 +52,7 @@ def list_folder(folder: Path) -> list[Entry]:
     entries = []
     seen = set()
     for parent, children, names in os.walk(folder, onerror=_fail, followlinks=True):
-        if (place := os.path.realpath(parent)) in seen:  # A link back up would go round for ever.
+        if (place := os.path.realpath(parent)) in seen:  # A link to a parent would loop for ever.
             children.clear()
             continue
         seen.add(place)
@@ -59,7 +62,7 @@ def list_folder(folder: Path) -> list[Entry]:
             readable = os.fsencode(path).decode(errors="backslashreplace")
             if readable != path:
                 entries.append(Entry(readable, refuse("file name is not UTF-8")))
-            elif not file.is_file():  # Opening a pipe would wait for ever.
+            elif not file.is_file():  # Opening a pipe would block for ever.
                 entries.append(Entry(path, refuse("not a regular file, or a broken link")))
             else:
                 entries.append(file_entry(file, path))
@@ -74,7 +77,7 @@ def list_zip(archive: zipfile.ZipFile) -> list[Entry]:
     """Lists every file of `archive`, sorted by path.
 
     Raises:
-      UserError: it would unpack to more than a data set can be.
+      UserError: it would unpack to more than any release of FER-2013.
     """
     members = [member for member in archive.infolist() if not member.is_dir()]
     unpacked = sum(member.file_size for member in members)
@@ -93,9 +96,9 @@ def list_zip(archive: zipfile.ZipFile) -> list[Entry]:
     seen = set()
     for member in members:
         path = member.filename.replace("\\", "/")
-        # Names are only labels here, but whoever unpacks by them later should not be led astray.
+        # Names are only labels here, but somebody may later unpack files under these names.
         if path.startswith("/") or ".." in path.split("/") or ":" in path.split("/")[0]:
-            entries.append(Entry(path, refuse("path leads out of the archive")))
+            entries.append(Entry(path, refuse("path leads outside the archive")))
         elif path in seen:
             entries.append(Entry(path, refuse("the archive holds this name twice")))
         else:

@@ -1,4 +1,4 @@
-"""Encoded bytes, or the pixels of a csv row, become one grey 48x48 image or the reason why not."""
+"""Decodes image files and csv rows to grey 48x48 images, or rejects them with a reason."""
 
 import io
 import warnings
@@ -11,17 +11,17 @@ from PIL import Image, ImageOps
 from fer_jax.data.contract import IMAGE_SIZE, to_eight_bits
 
 MAX_PIXELS = 1 << 26
-"""A picture of more pixels is refused before it is decoded: 67 megapixels are no face."""
+"""Largest number of pixels, 67 megapixels; a picture with more is rejected before decoding."""
 
 _LEVELS = {str(level): level for level in range(256)}
 
 
 class RejectedError(Exception):
-    """A file or row that cannot become an image of the data set. Its message is the reason."""
+    """A file or row that cannot become an image of the data set; the message is the reason."""
 
 
 def refuse(reason: str) -> Callable[[], NoReturn]:
-    """Returns a function that raises `RejectedError(reason)` in place of loading an image."""
+    """Returns a function that raises `RejectedError(reason)` instead of loading an image."""
 
     def load() -> NoReturn:
         raise RejectedError(reason)
@@ -32,26 +32,27 @@ def refuse(reason: str) -> Callable[[], NoReturn]:
 def decode(content: bytes) -> Image.Image:
     """Decodes the bytes of a JPEG or PNG file.
 
-    Colour becomes luma (ITU-R 601), 16 bits become 8 by scaling, transparency is ignored, and an
-    EXIF orientation is applied.
+    Colour becomes luma (ITU-R 601), 16 bits are scaled to 8, transparency is ignored, and the EXIF
+    orientation is applied.
 
     Returns:
       An image of mode "L" (uint8 grey) of any size.
 
     Raises:
-      RejectedError: the content is empty, damaged, truncated, animated or too large.
+      RejectedError: the content is empty, of another format, damaged, truncated, animated or too
+        large.
     """
     if not content:
         raise RejectedError("empty file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of what it can still read.
+            warnings.simplefilter("ignore")  # Pillow warns about files that it can still read.
             return _decode(content)
     except RejectedError:
         raise
     except Image.UnidentifiedImageError:
         raise RejectedError("not a JPEG or PNG image") from None
-    except Exception as error:  # Pillow's decoders raise almost any class on damaged data.
+    except Exception as error:  # On damaged data Pillow's decoders raise almost any class.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RejectedError(f"damaged or truncated: {reason}") from None
 
@@ -64,7 +65,7 @@ def _decode(content: bytes) -> Image.Image:
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise RejectedError(f"animated: {frames} frames")
     if image.format == "PNG":
-        # Decoding alone skips the checksums, so that flipped bits and a lost end would pass.
+        # Decoding alone skips the checksums; flipped bits and a lost end would pass unnoticed.
         image.verify()
         image = _open(content)
     image.load()
@@ -101,7 +102,11 @@ def from_pixels(text: str) -> Image.Image:
 
 
 def fit(image: Image.Image, resize: bool) -> Image.Image:
-    """Returns the image at 48x48; another size is scaled if `resize`, else `RejectedError`."""
+    """Returns the image at 48x48 pixels.
+
+    Raises:
+      RejectedError: the image has another size, and `resize` is false.
+    """
     if image.size == (IMAGE_SIZE, IMAGE_SIZE):
         return image
     if not resize:

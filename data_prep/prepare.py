@@ -1,4 +1,4 @@
-"""The whole conversion, in the order in which it happens."""
+"""The whole conversion, in order."""
 
 import fcntl
 import os
@@ -19,29 +19,35 @@ from fer_jax.data.contract import record_dir
 from fer_jax.errors import UserError
 
 MAX_QUARANTINED = 0.01
-"""The share of files or rows that may be bad before a release as a whole is doubted."""
+"""Largest fraction of bad files or rows in a release that is accepted without --allow_bad."""
 
 
-def prepare(source: str, data_dir: Path, resize: bool = False, allow_bad: bool = False) -> None:
-    """Converts the release that `source` names into array records below `data_dir`.
+def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
+    """Converts the release that `source` names to array records below `data_dir`.
 
-    Pictures and quarantine come first and the records appear last, in one step: a run that was
-    killed leaves no data set, and the next one starts afresh.
+    Pictures and quarantine are written first. The records appear last, in one step, so a killed run
+    leaves no data set and the next run starts over.
+
+    Args:
+      source: path of a release, "kaggle" or "sample".
+      data_dir: folder to write to.
+      resize: whether images of other sizes are scaled to 48x48 pixels.
+      allow_bad: whether a release with more bad files or rows than `MAX_QUARANTINED` is converted.
 
     Raises:
-      UserError: the source, the folder or the share of bad files does not allow it.
+      UserError: the source or the folder cannot be used, or too many files or rows are bad.
     """
     with _locked(data_dir):
         if is_finished(data_dir):
             about = read_metadata(data_dir)
             print(
-                f"{record_dir(data_dir)} is already finished: {about['images']:,} images of source "
-                f"{about['source']!r}, fingerprint {about['fingerprint'][:12]}. Nothing was done; "
-                "delete it to convert again."
+                f"{record_dir(data_dir)} is already finished: {about['images']:,} images from "
+                f"source {about['source']!r}, fingerprint {about['fingerprint'][:12]}. Nothing was "
+                "done; delete it to convert again."
             )
             return
         if record_dir(data_dir).exists():
-            raise UserError(f"{record_dir(data_dir)} holds no whole data set: delete it first.")
+            raise UserError(f"{record_dir(data_dir)} is incomplete: delete it first.")
         remove_leftovers(data_dir)
 
         with open_source(source) as release:
@@ -55,11 +61,13 @@ def prepare(source: str, data_dir: Path, resize: bool = False, allow_bad: bool =
         total = len(records) + len(quarantined)
         summary = f"{len(quarantined):,} of {total:,} files or rows are quarantined"
         if not records:
-            raise UserError(f"no image is usable: {summary}, each with its reason in {report}.")
+            raise UserError(
+                f"no image is usable: {summary}; see the reasons in {report}, and mend the source."
+            )
         if len(quarantined) > MAX_QUARANTINED * total and not allow_bad:
             raise UserError(
-                f"{summary}, more than {MAX_QUARANTINED:.0%}, each with its reason in {report}: "
-                "mend them, or pass --allow_bad to go on without them."
+                f"{summary}, more than {MAX_QUARANTINED:.0%}; see the reasons in {report}: "
+                "mend the files, or pass --allow_bad to go on without them."
             )
 
         counts = count(records)
@@ -83,12 +91,14 @@ def prepare(source: str, data_dir: Path, resize: bool = False, allow_bad: bool =
 
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
-    """Creates `data_dir` and keeps other runs out of it; the lock dies with the process."""
+    """Creates `data_dir` and locks it against other runs; the lock ends with the process."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         folder = os.open(data_dir, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"--data_dir {data_dir} cannot be made: {error.strerror}.") from None
+        raise UserError(
+            f"--data_dir {data_dir} cannot be made ({error.strerror}): choose another."
+        ) from None
     try:
         if not os.access(data_dir, os.W_OK | os.X_OK):
             raise UserError(f"--data_dir {data_dir} cannot be written to: choose another.")
@@ -97,7 +107,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another run is writing to {data_dir}: wait for it to end.") from None
         except OSError:
-            pass  # A file system without locks: go on as if alone.
+            pass  # The file system has no locks; assume that no other run writes here.
         yield
     finally:
         os.close(folder)

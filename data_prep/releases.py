@@ -1,4 +1,4 @@
-"""The files of a release become candidates, each with its name, split, class and image."""
+"""Reads the files of a release as candidates, each with a name, split, class and image."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from fer_jax.data.contract import CLASS_NAMES
 from fer_jax.errors import UserError
 
 MAX_FILE_BYTES = 64 << 20
-"""A larger image file is refused unread."""
+"""Largest size of an image file, in bytes; a larger file is rejected without being decoded."""
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 LAYOUT = (
     f"train/<emotion>/*.jpg and test/<emotion>/*.jpg (or validation/), or {' or '.join(CSV_NAMES)}"
 )
-"""What a folder or zip must hold, for messages."""
+"""The layout that a folder or zip must have, for messages."""
 
 _DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 _USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
@@ -48,8 +48,11 @@ _LABELS = {
 class Candidate:
     """One file or row that should be an image of the data set.
 
-    `split` is "" where it cannot be told. `load` returns a grey image of any size or raises
-    `RejectedError`; `label` counts only once it has returned.
+    Attributes:
+      name: name of the file in the release, or of the row in its csv.
+      split: split of the image, or "" if it is unknown.
+      label: class index of the image; valid only if `load` returns.
+      load: function that returns a grey image of any size, or raises `RejectedError`.
     """
 
     name: str
@@ -62,8 +65,9 @@ def read_tree(entries: list[Entry], source: str) -> tuple[str, Iterator[Candidat
     """Finds the release among the files of a folder or zip, at the top or some levels down.
 
     Returns:
-      Its kind ("folders" or "csv"), a candidate for every file (for a csv, every row and every
-      other file), and how many candidates there are, None if unknown.
+      The release's kind ("folders" or "csv"), its candidates, and their number, or None if that is
+      unknown. In a folder release every file is a candidate; in a csv release every row and every
+      other file is.
 
     Raises:
       UserError: there is no release, or more than one, or a class folder is unknown.
@@ -89,7 +93,7 @@ def _is_hidden(path: str) -> bool:
 
 
 def _folder_roots(entries: list[Entry]) -> set[str]:
-    """Every place, as "" or "some/where/", below which lies <split>/<emotion>/<image>."""
+    """Returns every folder, as "" or "some/where/", with a <split>/<emotion>/<image> below it."""
     roots = set()
     for entry in entries:
         parts = entry.path.split("/")
@@ -116,8 +120,8 @@ def _read_folders(entries: list[Entry], root: str) -> list[Candidate]:
     folders = {path.split("/")[0].casefold() for path in inside if path.count("/") == 2}
     if {"test", "validation"} <= folders:
         raise UserError(
-            f"the release has both test/ and validation/ beside {root}train/, and no release of "
-            "FER-2013 does: keep the one to test on, move the other away."
+            f"the release has both test/ and validation/ beside {root}train/, as no release of "
+            "FER-2013 does: keep the folder to test on, and move the other away."
         )
     told_apart = any(
         _usage(path) in ("public_test", "private_test")
@@ -128,7 +132,11 @@ def _read_folders(entries: list[Entry], root: str) -> list[Candidate]:
 
 
 def _read_file(entry: Entry, root: str, told_apart: bool) -> Candidate:
-    """Raises `UserError` for an unknown class folder; any other fault is the candidate's own."""
+    """Returns the candidate of a file; if anything is wrong, its `load` raises `RejectedError`.
+
+    Raises:
+      UserError: the class folder is unknown.
+    """
     name = entry.path.removeprefix(root)
     parts = name.split("/")
     inside = entry.path.startswith(root) and parts[0].casefold() in _SPLIT_FOLDERS
@@ -155,7 +163,7 @@ def _usage(path: str) -> str | None:
 
 
 def _split_of(name: str, told_apart: bool) -> tuple[str, str]:
-    """Returns the split of a file, "" where it cannot be told, and why to doubt it, or ""."""
+    """Returns the split of a file, or "", and the reason to reject the file, or ""."""
     folder, usage = name.split("/")[0].casefold(), _usage(name)
     if folder == "train":
         return "train", f"an image of {usage} in train/" if usage not in (None, "train") else ""
@@ -184,7 +192,7 @@ def _load_file(entry: Entry) -> Image.Image:
             content = stream.read(MAX_FILE_BYTES + 1)
     except RejectedError:
         raise
-    except Exception as error:  # A damaged zip member raises many classes, the disk OSError.
+    except Exception as error:  # A damaged zip member raises many classes, a disk an OSError.
         raise RejectedError(f"cannot be read: {error}") from None
     if len(content) > MAX_FILE_BYTES:
         raise RejectedError(f"larger than {MAX_FILE_BYTES:,} bytes")
@@ -200,10 +208,10 @@ def _read_csv_among(entries: list[Entry], path: str) -> Iterator[Candidate]:
 
 
 def read_csv(entry: Entry) -> Iterator[Candidate]:
-    """Reads `fer2013.csv` or `icml_face_data.csv`; a row is named after its line, `file.csv:2`.
+    """Reads `fer2013.csv` or `icml_face_data.csv`; a row's name has its line, as in `file.csv:2`.
 
     Raises:
-      UserError: a column of emotion, pixels and Usage is missing, or its zip is damaged.
+      UserError: a column (emotion, pixels or Usage) is missing, or the file or its zip is damaged.
     """
     try:
         yield from _read_rows(entry)
@@ -220,7 +228,7 @@ def _read_rows(entry: Entry) -> Iterator[Candidate]:
                 f"{entry.path} has no column {' and no '.join(missing)}: its first line should be "
                 "emotion,pixels,Usage."
             )
-        # Line by line, since no row spans lines: a stray quote then spoils its own row alone.
+        # No row spans lines, so lines are parsed one by one: a stray quote spoils only its row.
         for number, line in enumerate(lines, start=2):
             if line.strip():
                 yield _read_row(f"{file_name}:{number}", header, line)

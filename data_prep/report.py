@@ -1,4 +1,4 @@
-"""What a person reads afterwards: the quarantine, and the counts beside the published ones."""
+"""Reports for the user: the quarantine, and the counts beside the published ones."""
 
 import csv
 import io
@@ -17,7 +17,10 @@ Counts = dict[str, np.ndarray]
 
 
 def count(records: Iterable[Record]) -> Counts:
-    """Returns int64[7] for each split present: its images per class, splits as published."""
+    """Returns the number of images per class, int64[7], of each split that has images.
+
+    The splits are in the order of `PUBLISHED_COUNTS`.
+    """
     counts: Counts = {split: np.zeros(len(CLASS_NAMES), np.int64) for split in PUBLISHED_COUNTS}
     for record in records:
         counts[record.split][record.label] += 1
@@ -25,7 +28,7 @@ def count(records: Iterable[Record]) -> Counts:
 
 
 def write_quarantine(path: Path, quarantined: Sequence[Quarantined]) -> None:
-    """Writes a csv of name, split and reason, with a header even when nothing else."""
+    """Writes a csv of name, split and reason, which has a header even without rows."""
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(("name", "split", "reason"))
@@ -34,7 +37,7 @@ def write_quarantine(path: Path, quarantined: Sequence[Quarantined]) -> None:
 
 
 def print_counts(counts: Counts, *, beside_published: bool) -> None:
-    """Prints images per split and class, if asked for beside the published counts."""
+    """Prints the number of images per split and class, optionally beside the published one."""
     table = Table("split", "class", title="images written", title_justify="left")
     cells = _compare if beside_published else _show
     for column in ("images", "published", "difference") if beside_published else ("images",):

@@ -1,9 +1,9 @@
-"""A small stand-in for FER-2013: drawn faces whose expressions move by action units.
+"""A small stand-in for FER-2013: drawn faces whose expressions are made of action units.
 
-FER-2013 may not be redistributed, so tests and first runs need faces of their own. Each one is a
-set of numbers, drawn from a generator of its own, and rendered as a pile of antialiased shapes.
-Skin, hair, light and pose vary so much that no weighted sum of pixels tells the expressions apart,
-while a small convolutional network does, with honest mistakes where the expressions overlap.
+FER-2013 may not be redistributed, so tests and first runs need other faces. Each face is a set of
+numbers from a generator of its own, and is rendered as a pile of antialiased shapes. Skin, hair,
+light and pose vary so much that no weighted sum of pixels tells the expressions apart. A small
+convolutional network does, with mistakes where the expressions overlap.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from PIL import Image
 
 from fer_jax.data.contract import CLASS_NAMES, IMAGE_SIZE
 
-# Unequal as in FER-2013, but milder: its 1.5 % of disgust would be too few to learn from here.
+# Classes are unequal as in FER-2013, but less so: 1.5 % of disgust would be too few to learn from.
 TEST_COUNTS = (100, 50, 100, 160, 112, 84, 94)
-"""Images per class of `PublicTest` and of `PrivateTest`, in the order of `CLASS_NAMES`."""
+"""Number of images per class of `PublicTest`, and of `PrivateTest`, in order of `CLASS_NAMES`."""
 
 TRAIN_COUNTS = tuple(5 * count for count in TEST_COUNTS)
-"""Images per class of `Training`, in the order of `CLASS_NAMES`."""
+"""Number of images per class of `Training`, in order of `CLASS_NAMES`."""
 
-# What each expression does to the face, from 0 (at rest) to about 1 (in full) or -1 (the opposite).
+# Strength of each action unit per expression: 0 is at rest, about 1 is full, -1 is the opposite.
 # `tilt` lifts the inner ends of the brows, `squint` the lower lids, `sneer` the upper lip.
 ACTION_UNITS = ("raise_brow", "tilt", "open_eye", "squint", "sneer", "smile", "jaw", "stretch")
 EXPRESSIONS = {
@@ -35,10 +35,10 @@ EXPRESSIONS = {
     "surprise": (1.0, 0.0, 1.0, -0.2, 0.0, 0.0, 1.0, -0.9),
     "neutral": (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 }
-SPREAD = 0.22  # standard deviation of every action unit: neighbouring expressions overlap
+SPREAD = 0.22  # Standard deviation of every action unit; neighbouring expressions overlap.
 
-# Everything else that tells one picture from another, uniform between two bounds. Lengths are in
-# half widths of the image, angles in radians, tones from 0 (black) to 1 (white).
+# All other traits of a picture, each uniform between two bounds. Lengths are in half widths of the
+# image, angles in radians, tones from 0 (black) to 1 (white).
 TRAITS = {
     "intensity": (0.65, 1.15),
     "skew": (-0.2, 0.2),
@@ -74,17 +74,18 @@ TRAITS = {
 }
 type Field = np.ndarray | float
 PIXEL = 2 / IMAGE_SIZE
-BATCH = 100  # faces painted at once: enough to hide Python, few enough to stay in the cache
+BATCH = 100  # Faces painted at once: enough to hide Python's cost, few enough for the cache.
+_SEED = 0
 
 
-def write_sample(directory: Path, seed: int = 0) -> None:
+def write_sample(directory: Path) -> None:
     """Writes 4,900 drawn faces below `directory`, in the layout of FER-2013's folder release.
 
-    They are 48x48 grey PNG: `train/<emotion>/Training_<number>.png`, 3,500 of them, and
-    `test/<emotion>/PublicTest_<number>.png` and `PrivateTest_<number>.png`, 700 each. The same
-    seed gives the same bytes.
+    The files are 48x48 grey PNG: 3,500 of `train/<emotion>/Training_<number>.png`, and 700 each of
+    `test/<emotion>/PublicTest_<number>.png` and `test/<emotion>/PrivateTest_<number>.png`. Their
+    bytes are always the same.
     """
-    shuffle = np.random.default_rng(seed)
+    shuffle = np.random.default_rng(_SEED)
     faces: list[tuple[int, Path]] = []
     for folder, usage, counts in (
         ("train", "Training", TRAIN_COUNTS),
@@ -101,12 +102,12 @@ def write_sample(directory: Path, seed: int = 0) -> None:
 
     def write(start: int) -> None:
         labels, paths = zip(*faces[start : start + BATCH], strict=True)
-        generators = [np.random.default_rng((seed, start + k)) for k in range(len(labels))]
+        generators = [np.random.default_rng((_SEED, start + k)) for k in range(len(labels))]
         for image, path in zip(render(labels, generators), paths, strict=True):
             Image.fromarray(image).save(path)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(write, range(0, len(faces), BATCH)))  # list() raises what a thread raised
+        list(pool.map(write, range(0, len(faces), BATCH)))  # list() raises a thread's error.
 
 
 def render(labels: Sequence[int], generators: Sequence[np.random.Generator]) -> np.ndarray:
@@ -129,12 +130,12 @@ def render(labels: Sequence[int], generators: Sequence[np.random.Generator]) -> 
 
 
 def paint(f: SimpleNamespace) -> np.ndarray:
-    """Paints one face per row of `f`, of float[n, 1, 1] each, as float[n, 48, 48]."""
+    """Paints n faces, float[n, 48, 48]; each attribute of `f` is a trait, float[n, 1, 1]."""
     grid = (np.arange(IMAGE_SIZE, dtype="f4") + 0.5) * PIXEL - 1
     right, down = grid[None, None, :] - f.shift_x, grid[None, :, None] - f.shift_y
     x = (np.cos(f.roll) * right + np.sin(f.roll) * down) / f.scale
     y = (np.cos(f.roll) * down - np.sin(f.roll) * right) / f.scale
-    # The middle of the face is nearest to the camera, so a turn of the head moves it the most.
+    # The middle of the face is nearest to the camera, so turning the head moves it most.
     near = np.clip(1 - (x / f.head_width) ** 2 - y**2, 0, 1)
     u, v = x - f.yaw * near, y - f.pitch * near
     side = np.sign(u)
@@ -146,7 +147,7 @@ def paint(f: SimpleNamespace) -> np.ndarray:
         nonlocal canvas
         canvas += coverage * (tone - canvas)
 
-    # Hair, shoulders, neck, ears and head; the light makes the head round.
+    # Hair, shoulders, neck, ears and head; shading makes the head round.
     streaks = f.hair * (1 + 0.06 * np.sin(31 * x + 5 * y) + 0.06 * np.sin(47 * x - 7 * y))
     draw(ellipse(x, y + 0.1 - 0.5 * f.hair_length, f.head_width + f.hair_volume, 1.02), streaks)
     draw(ellipse(x, y - 1.45, 1, 0.5), f.clothes)
@@ -158,7 +159,7 @@ def paint(f: SimpleNamespace) -> np.ndarray:
     draw(head * edge(f.hairline + f.parting * u + 0.3 * u**2 - v), streaks)
     shade = 0.45 * f.skin
 
-    # Eyes: what lies between the lids, with an iris, under a dark lash line.
+    # Eyes: the area between the lids, with an iris, below a dark lash line.
     s = (mirror - f.eye_distance) / 0.18
     arch = 1 - s**2
     lids = -0.1 + 0.03 * f.tilt * s
@@ -170,7 +171,7 @@ def paint(f: SimpleNamespace) -> np.ndarray:
     draw(between(s, v, top - 0.04, top + 0.015), 0.3 * f.skin)
     draw(0.5 * between(s, v, bottom, bottom + 0.03), shade)
 
-    # Brows, thinner towards the temples, and the creases that they fold into the forehead.
+    # Brows, thinner towards the temples, and the creases that they make in the forehead.
     s = (mirror - f.eye_distance + 0.01) / 0.23
     brow = -0.32 - 0.1 * f.raise_brow - 0.05 * (1 - s**2) + 0.1 * f.tilt * s + 0.15 * f.skew * side
     weight = f.brow_weight * (1 - 0.4 * s)
@@ -207,7 +208,7 @@ def paint(f: SimpleNamespace) -> np.ndarray:
     curve = 0.2 + 0.5 * (v - 0.15) + 0.05 * f.smile
     draw(0.7 * fold * between((v - 0.33) / 0.2, mirror, curve - 0.02, curve + 0.025), shade)
 
-    # One face in six wears glasses, one in eight holds a hand before the chin.
+    # One face in six wears glasses, and one in eight holds a hand in front of the chin.
     lens = np.sqrt((mirror - f.eye_distance) ** 2 + (v + 0.1) ** 2)
     bridge = between(mirror / 0.16, v, -0.14, -0.1)
     draw((f.accessory < 1 / 6) * np.maximum(edge(0.02 - np.abs(lens - 0.25)), bridge), 0.1)
@@ -220,16 +221,16 @@ def paint(f: SimpleNamespace) -> np.ndarray:
 
 
 def edge(inside: np.ndarray) -> np.ndarray:
-    """Turns a signed depth inside a shape into the share of each pixel that the shape covers."""
+    """Converts a signed depth inside a shape to the fraction of each pixel the shape covers."""
     return np.clip(inside / PIXEL + 0.5, 0, 1)
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, width: Field, height: float) -> np.ndarray:
-    """Returns the coverage of the ellipse around the origin with these half axes."""
+    """Returns the coverage of an ellipse around the origin with these half axes."""
     return edge((1 - np.sqrt((x / width) ** 2 + (y / height) ** 2)) * np.minimum(width, height))
 
 
 def between(s: np.ndarray, v: np.ndarray, top: Field, bottom: Field) -> np.ndarray:
-    """Returns the coverage of the strip from `top` to `bottom`, as far as `s` goes from -1 to 1."""
-    # Strips are about 0.2 long on either side of their middle, which makes `s` a length.
+    """Returns the coverage of the strip between `top` and `bottom` where `s` is from -1 to 1."""
+    # Strips reach about 0.2 to either side of their middle, so 0.2 converts `s` to a length.
     return edge(np.minimum(v - top, bottom - v)) * edge(0.2 * (1 - np.abs(s)))

@@ -1,4 +1,4 @@
-"""The value of `--source` becomes an open release: a path, "kaggle" or "sample"."""
+"""Opens the release that `--source` names: a path, "kaggle" or "sample"."""
 
 import tempfile
 import zipfile
@@ -17,9 +17,12 @@ KAGGLE_DATASET = "msambare/fer2013"
 
 @dataclass(frozen=True)
 class Release:
-    """An open release: "folders", "csv", "kaggle" or "sample", and all that it holds.
+    """An open release.
 
-    `candidates` can be read once, while the source is open; `total` is their number, if known.
+    Attributes:
+      kind: kind of source: "folders", "csv", "kaggle" or "sample".
+      candidates: iterator over all candidates, to be read once while the source is open.
+      total: number of candidates, or None if it is unknown.
     """
 
     kind: str
@@ -29,7 +32,7 @@ class Release:
 
 @contextmanager
 def open_source(source: str) -> Iterator[Release]:
-    """Opens what `--source` names for as long as the context lasts.
+    """Opens the release that `--source` names for as long as the context lasts.
 
     Raises:
       UserError: there is no release of FER-2013 there.
@@ -50,18 +53,16 @@ def _open_path(path: Path, stack: ExitStack) -> tuple[str, Iterator[Candidate], 
         raise UserError(f"--source {path} does not exist: give a folder, .zip, .csv, or 'sample'.")
     if path.is_dir():
         return read_tree(list_folder(path), str(path))
-    # Opening a pipe would wait for ever.
+    # Opening a pipe would block for ever.
     if path.is_file() and (zipfile.is_zipfile(path) or path.suffix.casefold() == ".zip"):
         try:
             archive = stack.enter_context(zipfile.ZipFile(path))
         except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise UserError(f"{path} is no whole zip ({error}): fetch it again.") from None
+            raise UserError(f"{path} is no complete zip ({error}): fetch it again.") from None
         return read_tree(list_zip(archive), str(path))
     if path.is_file() and path.suffix.casefold() == ".csv":
         return "csv", read_csv(file_entry(path, path.name)), None
-    raise UserError(
-        f"--source {path} is neither a folder nor a .zip nor a .csv: expected {LAYOUT}."
-    )
+    raise UserError(f"--source {path} is neither a folder nor a .zip nor a .csv: give {LAYOUT}.")
 
 
 def _download() -> Path:
@@ -69,14 +70,15 @@ def _download() -> Path:
         import kagglehub
     except ImportError:
         raise UserError(
-            "--source kaggle needs the package kagglehub: run `uv sync --extra kaggle`, or fetch "
-            f"https://www.kaggle.com/datasets/{KAGGLE_DATASET} yourself and give its path."
+            "--source kaggle needs the package kagglehub: run `uv sync --extra kaggle`, or "
+            f"download https://www.kaggle.com/datasets/{KAGGLE_DATASET} yourself and give its path."
         ) from None
     try:
         return Path(kagglehub.dataset_download(KAGGLE_DATASET))
-    except Exception as error:  # Of the package, of requests, of urllib3: all end the same way.
+    except Exception as error:  # kagglehub, requests and urllib3 have errors of their own.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
-            f"Kaggle did not deliver {KAGGLE_DATASET} ({reason}): check the network and the "
-            "credentials (KAGGLE_USERNAME and KAGGLE_KEY), or fetch it yourself and give its path."
+            f"cannot download {KAGGLE_DATASET} from Kaggle ({reason}): check the network and the "
+            "credentials (KAGGLE_USERNAME and KAGGLE_KEY), or download it yourself and give its "
+            "path."
         ) from None

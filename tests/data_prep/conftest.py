@@ -1,4 +1,4 @@
-"""Runs the command as a test wants it."""
+"""A fixture that runs the command in a test."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from data_prep.__main__ import main
 
 @pytest.fixture
 def convert(tmp_path, capsys) -> Callable[..., Run]:
-    """Runs the command in this process: convert(source, *flags, to=folder)."""
+    """Function that runs the command in this process: convert(source, *flags, to=folder)."""
 
     def run(source: object, *flags: str, to: str = "data") -> Run:
         data_dir = tmp_path / to

@@ -1,4 +1,4 @@
-"""Small releases of FER-2013 made on the spot, and what came out of converting them."""
+"""Makes small releases of FER-2013, and reads the results of converting them."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from fer_jax.data.contract import CLASS_NAMES, FILENAME, IMAGE, LABEL, record_di
 
 
 def noise(seed: int, size: tuple[int, ...] = (48, 48), dtype: type = np.uint8) -> np.ndarray:
-    """Returns an array of `dtype` over its whole range: no two seeds agree."""
+    """Returns an array over the whole range of `dtype`, different for every seed."""
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, size, dtype, endpoint=True)
 
 
@@ -32,7 +32,7 @@ def encode(image: Image.Image | np.ndarray, kind: str = "png", **options: object
 
 
 def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
-    """Writes a PNG by hand, for what Pillow cannot write: `rows` each start with a filter byte."""
+    """Returns a PNG that Pillow cannot write; each of `rows` starts with a filter byte."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -45,7 +45,7 @@ def raw_png(width: int, height: int, depth: int, colour: int, rows: bytes) -> by
 
 
 def write_folders(root: Path, per_class: int = 2, prefixed: bool = True) -> dict[str, tuple]:
-    """Writes the folder release as PNG; returns what its records must be, as `Run.records` does."""
+    """Writes the folder release as PNG; returns the `Run.records` to expect from it."""
     expected = {}
     seed = 0
     usages = {"train": ("Training",), "test": ("PublicTest", "PrivateTest")}
@@ -68,11 +68,11 @@ def csv_row(label: object, pixels: np.ndarray, usage: str = "Training") -> str:
 
 
 class Run(SimpleNamespace):
-    """What a command did: `status`, `out`, `err`, `data_dir`."""
+    """The result of a command: `status`, `out`, `err` and `data_dir`."""
 
     @property
     def records(self) -> dict[str, tuple]:
-        """Returns (split, label, the bytes of its pixels) by file name."""
+        """The split, label and pixel bytes of each record, by file name."""
         builder = tfds.builder_from_directory(record_dir(self.data_dir))
         records = {}
         for split in builder.info.splits:
@@ -90,7 +90,7 @@ class Run(SimpleNamespace):
 
     @property
     def quarantine(self) -> dict[str, str]:
-        """Returns the reason by name; the split stands before the reason, as "train: "."""
+        """The split and reason of each quarantined name, as in "train: empty file"."""
         with open(self.data_dir / "quarantine.csv", newline="") as lines:
             rows = list(csv.DictReader(lines))
         assert len({row["name"] for row in rows}) == len(rows)
@@ -102,7 +102,7 @@ class Run(SimpleNamespace):
 
 
 def start(*arguments: object) -> subprocess.Popen:
-    """Starts the command in a process of its own."""
+    """Starts the command in a new process."""
     return subprocess.Popen(
         [sys.executable, "-m", "data_prep", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -112,7 +112,7 @@ def start(*arguments: object) -> subprocess.Popen:
 
 
 def assert_one_line_error(run: Run, *words: str) -> None:
-    """Asserts that the command failed as one the user can mend, in one line that has `words`."""
+    """Asserts status 2, no output, and a message of one line that contains `words`."""
     assert run.status == 2, run.err
     assert run.err.count("\n") == 1, run.err
     for word in words:

@@ -1,4 +1,4 @@
-"""How the command ends: bad flags, bad sources, a kill half-way, a second run."""
+"""How the command ends: with bad flags, bad sources, a kill half-way, or in a second run."""
 
 import errno
 import json
@@ -43,7 +43,7 @@ def test_bad_flags(arguments, words, capsys):
     assert_one_line_error(Run(status=status, out=out, err=err), *words, "--help")
 
 
-def test_help_gives_an_example_and_names_what_it_leaves(capsys):
+def test_help_gives_an_example_and_names_the_output(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     out = capsys.readouterr().out
@@ -51,7 +51,7 @@ def test_help_gives_an_example_and_names_what_it_leaves(capsys):
         assert word in out
 
 
-def test_what_the_reader_imports_is_light():
+def test_importing_the_contract_is_light():
     code = "import sys, fer_jax.data.contract; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"tensorflow_datasets", "numpy", "PIL", "matplotlib", "jax"} & set(modules)
@@ -97,9 +97,9 @@ def make_bad_source(kind, folder):
         ("other folder", ["holds no release", "train/<emotion>"]),
         ("text", ["neither a folder nor a .zip nor a .csv"]),
         ("pipe", ["neither a folder nor a .zip nor a .csv"]),
-        ("void zip", ["no whole zip", "fetch it again"]),
-        ("text zip", ["no whole zip", "fetch it again"]),
-        ("truncated zip", ["no whole zip", "fetch it again"]),
+        ("void zip", ["no complete zip", "fetch it again"]),
+        ("text zip", ["no complete zip", "fetch it again"]),
+        ("truncated zip", ["no complete zip", "fetch it again"]),
         ("empty zip", ["holds no release"]),
         ("void csv", ["no column emotion and no pixels and no Usage"]),
         ("headless csv", ["no column emotion"]),
@@ -163,7 +163,7 @@ def test_kaggle_without_network(convert, monkeypatch):
     assert_one_line_error(run, "no route to msambare/fer2013", "network", "credentials")
 
 
-def test_kaggle_converts_what_it_downloads(tmp_path, convert, monkeypatch):
+def test_kaggle_converts_the_download(tmp_path, convert, monkeypatch):
     expected = write_folders(tmp_path / "cache", 1)
     kagglehub = types.SimpleNamespace(dataset_download=lambda dataset: str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "kagglehub", kagglehub)
@@ -185,14 +185,14 @@ def test_a_finished_data_set_is_left_alone(tmp_path, convert):
     assert before == {path: path.stat().st_mtime_ns for path in first.data_dir.rglob("*")}
 
 
-def test_records_that_are_not_whole_are_not_taken_for_finished(tmp_path, convert):
+def test_incomplete_records_are_not_taken_for_finished(tmp_path, convert):
     write_folders(tmp_path / "fer", 1)
     record_dir(tmp_path / "data").mkdir(parents=True)
-    assert_one_line_error(convert(tmp_path / "fer"), "no whole data set", "delete it")
+    assert_one_line_error(convert(tmp_path / "fer"), "is incomplete", "delete it")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_stopped_while_writing_it_leaves_no_data_set_and_can_run_again(tmp_path, convert, how):
+def test_a_run_stopped_while_writing_leaves_no_data_set_and_can_be_repeated(tmp_path, convert, how):
     lines = [csv_row(number % 7, noise(number)) for number in range(1500)]
     source = tmp_path / "fer2013.csv"
     source.write_text("\n".join(["emotion,pixels,Usage", *lines]))
@@ -201,7 +201,7 @@ def test_stopped_while_writing_it_leaves_no_data_set_and_can_run_again(tmp_path,
         while not (left := list(data_dir.glob("fer2013/incomplete.*"))):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.002)
-        # While it writes, nobody else does.
+        # While it writes, no other run may.
         assert_one_line_error(convert(source), "another run")
         process.send_signal(how)
         out, err = process.communicate()
@@ -219,12 +219,12 @@ def test_stopped_while_writing_it_leaves_no_data_set_and_can_run_again(tmp_path,
     assert os.listdir(data_dir / "fer2013") == ["1.0.0"]
 
 
-def test_the_real_command_prints_nothing_but_its_report(tmp_path):
+def test_the_real_command_prints_only_its_report(tmp_path):
     write_folders(tmp_path / "fer", 1)
     with start("--source", tmp_path / "fer", "--data_dir", tmp_path / "data") as process:
         out, err = process.communicate()
     assert process.returncode == 0
-    assert err == ""  # Not a terminal: no progress bars.
+    assert err == ""  # Without a terminal there are no progress bars.
     assert "images written" in out
     metadata = json.loads((record_dir(tmp_path / "data") / "metadata.json").read_text())
     assert metadata["fingerprint"][:12] in out

@@ -1,4 +1,4 @@
-"""Whatever is no image is named with its reason; the rest comes through pixel for pixel."""
+"""Every bad file is named with its reason; all others are converted pixel for pixel."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def flip(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
 
 
-# By path: the content, and the split and reason to be reported.
+# The content, and the split and reason to be reported, by path.
 DAMAGED = {
     "train/happy/empty.png": (b"", "train: empty file"),
     "train/happy/text.png": (b"no image at all", "train: not a JPEG or PNG image"),
@@ -114,7 +114,7 @@ def test_other_kinds_of_pixels_become_8_bit_grey(tmp_path, convert):
     deep = noise(7, (48, 48, 3), np.uint16)
     deep_rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
     turned = Image.Exif()
-    turned[0x112] = 6  # To be shown turned by 90 degrees clockwise.
+    turned[0x112] = 6  # The orientation: turn by 90 degrees clockwise.
     files = {
         "grey16.png": (encode(wide), wide / 257),
         "replicated16.PNG": (encode(GREY.astype(np.uint16) * 257), GREY),
@@ -132,7 +132,7 @@ def test_other_kinds_of_pixels_become_8_bit_grey(tmp_path, convert):
     }
     for name, (content, _) in files.items():
         (root / "train/fear" / name).write_bytes(content)
-    # JPEG loses detail, so the reference is what Pillow itself makes of it.
+    # JPEG loses detail, so the reference is Pillow's own decoding.
     (root / "train/fear/colour.JPEG").write_bytes(encode(colour, "jpeg", quality=95))
     (root / "train/fear/print.jpg").write_bytes(
         encode(Image.fromarray(colour).convert("CMYK"), "jpeg", quality=100, subsampling=0)

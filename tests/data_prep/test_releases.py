@@ -1,4 +1,4 @@
-"""Every release converts to the same records: names, splits, the order of classes, pixels."""
+"""Every release converts to the same records: names, splits, order of classes and pixels."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def test_folders_keep_every_pixel_and_the_order_of_classes(tmp_path, convert):
     run = convert(tmp_path / "fer")
     assert run.status == 0, run.err
     assert run.records == expected
-    # In sorted folders neutral is fourth and surprise last; in FER-2013 it is the other way round.
+    # Sorted folders would have neutral as 4 and surprise as 6.
     assert run.records["train/neutral/Training_0.png"][1] == 6
     assert run.records["train/surprise/Training_0.png"][1] == 5
     assert run.quarantine == {}
@@ -40,7 +40,7 @@ def test_class_names_are_stored_with_the_records(tmp_path, convert):
     assert tuple(builder.info.features["label"].names) == CLASS_NAMES
 
 
-def test_zip_nested_and_plain_folders_agree_to_the_byte(tmp_path, convert):
+def test_zips_and_nested_and_plain_folders_agree_to_the_byte(tmp_path, convert):
     folder = tmp_path / "fer"
     expected = write_folders(folder)
     shutil.copytree(folder, tmp_path / "outer" / "archive")
@@ -58,7 +58,7 @@ def test_zip_nested_and_plain_folders_agree_to_the_byte(tmp_path, convert):
             assert shard.read_bytes() == other.read_bytes()
 
 
-def test_the_fingerprint_tells_labels_apart(tmp_path, convert):
+def test_the_fingerprint_depends_on_the_labels(tmp_path, convert):
     write_folders(tmp_path / "fer", 1)
     first = convert(tmp_path / "fer").metadata["fingerprint"]
     swapped = tmp_path / "fer" / "train"
@@ -121,7 +121,7 @@ def test_aliases_and_capitals(tmp_path, convert):
     assert sorted(convert(tmp_path / "fer").records.values()) == sorted(expected.values())
 
 
-def test_an_unknown_class_is_named_beside_the_known(tmp_path, convert):
+def test_an_unknown_class_is_named_with_the_known_ones(tmp_path, convert):
     write_folders(tmp_path / "fer")
     (tmp_path / "fer/train/sad").rename(tmp_path / "fer/train/contempt")
     run = convert(tmp_path / "fer")
@@ -177,7 +177,7 @@ def test_pictures_show_the_images_and_the_counts(tmp_path, convert):
         with Image.open(run.data_dir / picture) as image:
             assert min(image.size) > 400
             assert np.asarray(image.convert("L")).std() > 20
-    # 8 rows for each of 3 splits; 3 of the published 3,995 angry ones are here.
+    # Each of 3 splits has 8 rows; train has 3 of the published 3,995 angry images.
     assert sum("│" in line for line in run.out.splitlines()) == 24
     assert "3,995" in run.out
     assert "-3,992" in run.out
