@@ -13,9 +13,10 @@ project = "fer_jax"
 release = metadata.version("fer_jax")
 root_doc = "README"
 include_patterns = ["README.md", "docs/**", "benchmarks/**"]
-exclude_patterns = [".*", "docs/templates", "**/__pycache__"]
+exclude_patterns = [".*", "data", "dist", "runs", "site"]  # Not worth walking through.
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
+highlight_language = "text"  # Of blocks that name none.
 myst_heading_anchors = 3  # Links to headings, as GitHub names them.
 
 # Docstrings: Google's style, with `code` in single backticks.

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -19,6 +20,12 @@ from fer_jax.data.contract import CLASS_NAMES
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
 COMMANDS = ("train", "evaluate", "predict", "compare", "summary", "prepare")
+
+SOURCES = "".join(
+    path.read_text()
+    for folder in ("benchmarks", "data_prep", "fer_jax")
+    for path in sorted((REPOSITORY / folder).rglob("*.py"))
+)
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -87,7 +94,7 @@ def test_every_link_between_files_works_in_the_repository_too(page):
 
 
 @each_page
-def test_every_command_config_file_and_knob_exists(page):
+def test_every_command_config_file_flag_and_knob_exists(page):
     text = page.read_text()
     for module in re.findall(r"python -m ([\w.]+)", text):
         assert importlib.util.find_spec(module), module
@@ -96,8 +103,11 @@ def test_every_command_config_file_and_knob_exists(page):
     paths = r"`((?:configs|benchmarks|data_prep|fer_jax|launch|tests)/[\w./]*)[`:]"
     for path in re.findall(paths, text) + re.findall(r"--config=([\w./]+\.py)", text):
         assert (REPOSITORY / path).exists(), path
-    for name in re.findall(r"--config=([\w/]+)(?![\w./])", text):
+    for name in re.findall(r"--config=([a-z_/]+)(?![\w./])", text):
         load_config(name)
+    for options in re.findall(r"(?:python -m|^fer_jax) (.*)", text, re.MULTILINE):
+        for flag in re.findall(r"--([a-z_]+)", options):
+            assert f'"{flag}"' in SOURCES or f'"--{flag}"' in SOURCES, flag
     for knob in re.findall(r"--config\.([\w.]+)=", text):
         configs = map(load_config, ("cnn", "resnet", "published/vgg16_transfer"))
         assert any(_has(config, knob.split(".")) for config in configs), knob
@@ -115,9 +125,12 @@ def test_the_model_that_extend_adds_is_one():
     (code,) = re.findall(r" +```python\n(.*?)```", _read("extend"), re.DOTALL)
     names: dict = {}
     exec(compile(textwrap.dedent(code), "extend.md", "exec"), names)
-    build = names["tiny"]
-    model = build(num_classes=len(CLASS_NAMES), dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
-    assert model(jnp.zeros((2, 48, 48, 1))).shape == (2, len(CLASS_NAMES))
+    arguments = {"num_classes": len(CLASS_NAMES), "dtype": jnp.dtype("float32")}
+
+    def logits():
+        return names["tiny"](**arguments, rngs=nnx.Rngs(0))(jnp.zeros((2, 48, 48, 1)))
+
+    assert jax.eval_shape(logits).shape == (2, len(CLASS_NAMES))
 
 
 def _read(name: str) -> str:
