@@ -137,8 +137,8 @@ def _describe(change: Mapping[str, Any]) -> str:
 def _row(name: str, run: str, change: Mapping[str, Any]) -> Row:
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.inference.trained import load_trained
-    from fer_jax.reporting.history import read_history
     from fer_jax.reporting.metrics import score
+    from fer_jax.workdir import read_history
 
     model = load_trained(_workdir(run), views=change.get("views"))
     data = open_data_set(find_data_dir(model.config.data_dir), model.classes)

@@ -72,7 +72,7 @@ def _reproduce(name: str, overrides: Sequence[str]) -> Result:
 
 
 def _build(result: Result) -> None:
-    from fer_jax.workdir import flatten
+    from fer_jax.config import flatten
 
     file = result.system.config
     if not Path(file).exists():
@@ -102,8 +102,8 @@ def _train(result: Result, overrides: Sequence[str]) -> None:
 
 def _evaluate(result: Result) -> None:
     """Reads the reports of the best checkpoint, made anew where they are not of it or its views."""
-    from fer_jax.reporting.evaluation import evaluation_dir
     from fer_jax.training.checkpoints import SCORES
+    from fer_jax.workdir import evaluation_dir
 
     if not result.history:
         return

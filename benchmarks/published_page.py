@@ -139,8 +139,7 @@ class Result:
         Raises:
           UserError: a file of it is not whole.
         """
-        from fer_jax.reporting.history import read_history
-        from fer_jax.workdir import read_run
+        from fer_jax.workdir import read_history, read_run
 
         if (self.workdir / "config.json").exists():
             self.facts = read_run(self.workdir)

@@ -207,7 +207,7 @@ def check(config: ConfigDict) -> None:
 
     Names that are keys of a table, such as those of optimisers, are checked where the table is.
     """
-    values = dict(_leaves(config.to_dict()))
+    values = flatten(config.to_dict())
     for key in values:
         if key not in _RULES and not key.startswith("model."):
             raise UserError(f"there is no knob {key}{suggest(key, _RULES)}")
@@ -224,7 +224,12 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"epochs times steps_per_epoch is above {_MOST:,}; give fewer of either")
 
 
-def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping) -> dict[str, Any]:
+    """Returns the leaves of nested mappings, by their keys joined with dots."""
+    return dict(_leaves(tree, ""))
+
+
+def _leaves(tree: Mapping, prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")

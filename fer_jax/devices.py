@@ -51,6 +51,15 @@ def _processor(what: str) -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(what)), "")
 
 
+def describe_devices() -> dict[str, Any]:
+    """Returns the kind of the devices, their count and that of processes, as config.json has it."""
+    return {
+        "kind": device_kind(),
+        "count": jax.device_count(),
+        "processes": jax.process_count(),
+    }
+
+
 def compiler_options() -> dict[str, str | bool]:
     """Returns the compiler's options for a training step, by which XLA computes it fastest.
 

@@ -41,6 +41,7 @@ from fer_jax.training.step import (
     make_train_step,
 )
 from fer_jax.training.tracing import Trace
+from fer_jax.workdir import PROFILE
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if step:
             table.write(f"resuming {workdir} after epoch {epoch}, step {step:,}")
         interruption = stack.enter_context(Interruption())
-        trace = stack.enter_context(Trace(workdir / "profile", config.profile))
+        trace = stack.enter_context(Trace(workdir / PROFILE, config.profile))
         stack.enter_context(table)
         losses = FiniteLosses()
         while not all(run.finished for run in runs):

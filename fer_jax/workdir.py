@@ -1,90 +1,186 @@
-"""config.json: what a workdir was trained with; guards it against a run of another config."""
+"""Every path and JSON file of a run. Imports no JAX.
+
+config.json       config, versions, devices and data
+metrics.jsonl     history, one object for each epoch
+checkpoints/ figures/ profile/ report.html
+eval/<split>/     one evaluation: report.json, predictions.csv, report.html, pictures
+member_<k>/       a member of an ensemble: a run of its own
+"""
 
 import json
+import math
+import os
 import platform
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jax
-from ml_collections import ConfigDict
-
-from fer_jax.data.records import DataSet
-from fer_jax.devices import device_kind
+from fer_jax.config import default_config, flatten
 from fer_jax.errors import UserError, write_atomically
 
-_PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+CONFIG, METRICS, PAGE = "config.json", "metrics.jsonl", "report.html"
+CHECKPOINTS, FIGURES, PROFILE = "checkpoints", "figures", "profile"
+
+HISTORY_KEYS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "learning_rate",
+    "images_per_second",
+    "seconds",
+)
+"""Keys of an epoch in metrics.jsonl, in the order in which they are written."""
+
 IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profile")
-"""Knobs that do not matter to a run: where the data lies, say; which data it is does."""
+"""Knobs that may change when a run resumes. The data may move, but its fingerprint must not."""
+
+_BEFORE = {"input": "host"}
+"""What runs older than a knob did, where it is not the knob's default."""
+
+_PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def member_workdirs(workdir: Path, config: Mapping[str, Any]) -> list[Path]:
-    """Returns the workdirs of an ensemble's members; of a single run its own."""
-    count = config.get("ensemble", 1)  # Runs older than the knob are single ones.
+    """Returns the workdirs of an ensemble's members; for a single run its own."""
+    count = config["ensemble"]
     return [workdir] if count == 1 else [workdir / f"member_{k}" for k in range(count)]
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, data: DataSet) -> None:
+def evaluation_dir(workdir: Path, split: str) -> Path:
+    """Returns the folder of a run's evaluation on a split."""
+    return workdir / "eval" / split
+
+
+def claim_workdir(
+    workdir: Path,
+    *,
+    config: Mapping[str, Any],
+    model_defaults: Mapping[str, Any],
+    data: Mapping[str, Any],
+    devices: Mapping[str, Any],
+    write: bool,
+) -> None:
     """Writes config.json into a new workdir; lets a run of the same config and data resume.
 
+    Args:
+      workdir: folder of the run.
+      config: every knob.
+      model_defaults: the network's arguments with their defaults, which older runs may lack.
+      data: facts about the data set, among them its `fingerprint`.
+      devices: facts about the hardware.
+      write: whether this process writes the file, which one process does.
+
     Raises:
-      UserError: the workdir is another config's or other data's, and the message has the
+      UserError: the workdir belongs to another config or other data, and the message has the
         difference; or it cannot be written.
     """
-    path = workdir / "config.json"
+    path = workdir / CONFIG
+    versions = {name: _version(name) for name in _PACKAGES}
     facts = {
-        "config": config.to_dict(),
-        "data": {
-            "fingerprint": data.fingerprint,
-            "source": data.source,
-            "classes": data.classes,
-            "splits": data.split_sizes,
-        },
-        "devices": {
-            "kind": device_kind(),
-            "count": jax.device_count(),
-            "processes": jax.process_count(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _PACKAGES},
-        },
+        "config": config,
+        "data": data,
+        "devices": devices,
+        "versions": {"python": platform.python_version(), **versions},
     }
-    facts = json.loads(json.dumps(facts))  # Tuples become lists, as they will when read back.
+    # Tuples become lists, as in the file.
+    facts, model_defaults = json.loads(json.dumps((facts, model_defaults)))
     if path.exists():
-        _refuse_differences(workdir, read_run(workdir), facts)
-    elif jax.process_index() == 0:
+        _refuse_differences(workdir, read_run(workdir), facts, model_defaults)
+    elif write:
         try:
             write_atomically(path, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"{workdir} cannot be a workdir: {error}; choose another") from error
 
 
+def read_run(workdir: Path) -> dict[str, Any]:
+    """Returns the content of config.json, where knobs newer than the run have their defaults.
+
+    Raises:
+      UserError: `workdir` is no workdir of a run.
+    """
+    path = workdir / CONFIG
+    try:
+        facts = json.loads(path.read_text())
+        if not isinstance(facts, dict) or not {"config", "data"} <= facts.keys():
+            raise ValueError("it has no config and data")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{workdir} is no workdir of a run: cannot read {path}: {error}") from error
+    return {**facts, "config": _complete(facts["config"])}
+
+
+def write_history(path: str | os.PathLike, history: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a whole history atomically, one JSON object per line.
+
+    Floats that are not finite become null, which JSON has. None stays null, so that a history read
+    back can be written again.
+
+    Raises:
+      ValueError: the keys of an epoch are not `HISTORY_KEYS`.
+    """
+    write_atomically(path, "".join(_line(epoch) + "\n" for epoch in history))
+
+
+def read_history(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Reads a history of one epoch or more, as `write_history` writes it.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            history = [json.loads(line) for line in file]
+        if not history or any(set(epoch) != set(HISTORY_KEYS) for epoch in history):
+            raise ValueError(f"not one object per epoch with the keys {', '.join(HISTORY_KEYS)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read the history of a run in {path}: {error}") from error
+    return history
+
+
+def median_speed(history: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the median of the epochs' images/s, for one epoch or more."""
+    return statistics.median(epoch["images_per_second"] for epoch in history)
+
+
 def _version(package: str) -> str:
-    """Returns a package's version, or that it is not installed, as fer_jax need not be."""
+    """Returns the version of a package. fer_jax itself may run from a checkout."""
     try:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
 
 
-def read_run(workdir: Path) -> dict[str, Any]:
-    """Returns what `claim_workdir` wrote.
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the knobs that are newer than a run, with the values that do what it did."""
+    defaults = default_config().to_dict()
+    del defaults["model"]  # Its arguments depend on its name, and functions have their defaults.
+    complete = dict(config)
+    for key, value in defaults.items():
+        if isinstance(value, Mapping):
+            complete[key] = {**value, **complete.get(key, {})}
+        else:
+            complete.setdefault(key, _BEFORE.get(key, value))
+    return json.loads(json.dumps(complete))
 
-    Raises:
-      UserError: `workdir` is not one of a run.
-    """
-    path = workdir / "config.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{workdir} is no workdir of a run: cannot read {path}: {error}") from error
 
-
-def _refuse_differences(workdir: Path, old: Mapping, new: Mapping) -> None:
-    before = {**flatten(old["config"]), "data fingerprint": old["data"]["fingerprint"]}
-    now = {**flatten(new["config"]), "data fingerprint": new["data"]["fingerprint"]}
+def _refuse_differences(
+    workdir: Path, old: Mapping, new: Mapping, model_defaults: Mapping[str, Any]
+) -> None:
+    before = flatten({**old["config"], "model": {**model_defaults, **old["config"]["model"]}})
+    now = flatten({**new["config"], "model": {**model_defaults, **new["config"]["model"]}})
+    if gone := [key for key in before if key not in now and not key.startswith("model.")]:
+        raise UserError(
+            f"{workdir} holds a run with {gone[0]} = {before[gone[0]]!r}, a knob that this version "
+            "does not have; choose another --workdir, or resume it with the version in its "
+            "config.json"
+        )
+    before["data fingerprint"] = old["data"]["fingerprint"]
+    now["data fingerprint"] = new["data"]["fingerprint"]
     differences = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -97,14 +193,13 @@ def _refuse_differences(workdir: Path, old: Mapping, new: Mapping) -> None:
         )
 
 
-def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Returns the leaves of nested mappings, by their keys joined with dots."""
-    return dict(_leaves(tree, prefix))
+def _line(epoch: Mapping[str, Any]) -> str:
+    if wrong := set(epoch) ^ set(HISTORY_KEYS):
+        raise ValueError(f"missing or unknown keys {sorted(wrong)} in the history's {dict(epoch)}")
+    return json.dumps({key: _number(key, epoch[key]) for key in HISTORY_KEYS}, allow_nan=False)
 
 
-def _leaves(tree: Mapping, prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _number(key: str, value: Any) -> int | float | None:
+    if value is None or not math.isfinite(value):
+        return None
+    return int(value) if key in ("epoch", "step") else float(value)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fer_jax.data.records import Records
 from fer_jax.reporting.evaluation import Evaluation
-from fer_jax.reporting.history import write_history
+from fer_jax.workdir import write_history
 
 SEVEN = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 

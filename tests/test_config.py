@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from fer_jax import config as knobs
-from fer_jax.config import check, default_config, find_config, load_config
+from fer_jax.config import check, default_config, find_config, flatten, load_config
 from fer_jax.errors import UserError
-from fer_jax.workdir import flatten
 
 CONFIGS = sorted(path.relative_to("configs") for path in Path("configs").rglob("*.py"))
 

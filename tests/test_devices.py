@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fer_jax.devices import has_bfloat16, supported_dtype
-from fer_jax.reporting.history import read_history
+from fer_jax.workdir import read_history
 
 COMPILE = """
 from fer_jax import cli

@@ -17,11 +17,10 @@ from PIL import Image
 from small_runs import make_evaluation, make_run
 
 from benchmarks.published_page import Result, make_page
-from fer_jax.config import load_config
+from fer_jax.config import flatten, load_config
 from fer_jax.devices import device_kind
 from fer_jax.reporting.metrics import classification_metrics
 from fer_jax.train import train
-from fer_jax.workdir import flatten
 
 
 def reproduce(*arguments, data_dir="nowhere"):

@@ -21,7 +21,7 @@ from fer_jax.inference.probabilities import Function, make_predict, predict_reco
 from fer_jax.models import create_model
 from fer_jax.models.functional import Graph, abstract_network
 from fer_jax.training.checkpoints import Checkpoints
-from fer_jax.workdir import member_workdirs, read_run
+from fer_jax.workdir import CHECKPOINTS, member_workdirs, read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     graph, params, statistics = abstract_network(build, mesh)
     steps, networks = [], []
     for member in member_workdirs(workdir, config):
-        checkpoints = Checkpoints(member / "checkpoints", best_by=config.best_by, create=False)
+        checkpoints = Checkpoints(member / CHECKPOINTS, best_by=config.best_by, create=False)
         with contextlib.closing(checkpoints):
             steps.append(checkpoints.find_step(checkpoint))
             networks.append(checkpoints.restore_model(steps[-1], params, statistics))
@@ -100,7 +100,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
         config=config,
         classes=classes,
         step=max(steps),
-        views=views or config.get("views", "one"),  # Older runs lack this knob.
+        views=views or config.views,
         graph=graph,
         mesh=mesh,
         _networks=networks,

@@ -63,6 +63,12 @@ def create_model(
     return MODELS[name](**arguments, num_classes=num_classes, dtype=jnp.dtype(dtype), rngs=rngs)
 
 
+def default_arguments(name: str) -> dict[str, Any]:
+    """Returns the arguments of a network that a config may leave out, with their defaults."""
+    required = _required(name)
+    return {k: p.default for k, p in _parameters(name).items() if k not in required}
+
+
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
     """Returns the parameters that a config may set."""
     parameters = dict(inspect.signature(MODELS[name]).parameters)

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from fer_jax.config import flatten
 from fer_jax.errors import UserError
 from fer_jax.reporting import figures
 from fer_jax.reporting.evaluation import Predictions, read_predictions
-from fer_jax.reporting.history import median_speed, read_history
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
 from fer_jax.reporting.pages import inline, write_page
 from fer_jax.reporting.run_page import HEADLINES, describe_speed
 from fer_jax.reporting.significance import holm, mcnemar, paired_difference
+from fer_jax.workdir import METRICS, median_speed, read_history, read_run
 
 
 class ComparedRun(NamedTuple):
@@ -75,8 +76,6 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
     Raises:
       UserError: a file of a run is missing, or the images or classes differ.
     """
-    from fer_jax.workdir import read_run  # imports JAX
-
     if not 2 <= len(workdirs) <= len(string.ascii_uppercase):
         raise UserError(
             f"give 2 to {len(string.ascii_uppercase)} runs, not {len(workdirs)}: "
@@ -100,7 +99,7 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
                 letter=string.ascii_uppercase[index],
                 workdir=workdir,
                 facts=facts[index],
-                history=read_history(workdir / "metrics.jsonl"),
+                history=read_history(workdir / METRICS),
                 metrics=metrics,
                 correct=probabilities.argmax(axis=1) == labels,
             )
@@ -201,7 +200,6 @@ def write_comparison(
       runs: the runs, from `read_runs`.
       pairs: the pairs, from `compare_pairs`.
     """
-    from fer_jax.workdir import flatten
 
     facts = [{key: json.dumps(value) for key, value in flatten(run.facts).items()} for run in runs]
     keys = dict.fromkeys(itertools.chain(*facts))

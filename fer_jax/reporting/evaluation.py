@@ -18,6 +18,7 @@ from fer_jax.errors import UserError, write_atomically
 from fer_jax.reporting.figures import plot_confusion_matrix, plot_samples, to_png
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
 from fer_jax.reporting.run_page import write_run_page
+from fer_jax.workdir import PAGE, evaluation_dir
 
 _SAMPLES = 35
 
@@ -99,11 +100,6 @@ class Predictions(NamedTuple):
     classes: Sequence[str]
 
 
-def evaluation_dir(workdir: Path, split: str) -> Path:
-    """Returns the folder of a run's evaluation on a split."""
-    return workdir / "eval" / split
-
-
 def read_predictions(workdir: Path, split: str) -> Predictions:
     """Reads the predictions.csv of a run's evaluation on a split.
 
@@ -181,7 +177,7 @@ def write_evaluation(
     write_atomically(directory / "predictions.csv", evaluation.to_csv())
     write_atomically(directory / "confusion_matrix.png", to_png(matrix))
     write_atomically(directory / "samples.png", to_png(samples))
-    write_run_page(directory / "report.html", evaluation, report)
+    write_run_page(directory / PAGE, evaluation, report)
     # Last, so that a report.json is proof of the other files.
     write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")
     return report

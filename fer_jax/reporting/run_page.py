@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from fer_jax.config import flatten
 from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.records import Records
 from fer_jax.reporting import figures
-from fer_jax.reporting.history import median_speed
 from fer_jax.reporting.metrics import RESAMPLES, calibration_bins
 from fer_jax.reporting.pages import data_uri, inline, write_page
+from fer_jax.workdir import median_speed, read_run
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -60,7 +61,6 @@ def write_run_page(
       UserError: the run's config.json cannot be read.
     """
     # Imported here because it imports JAX.
-    from fer_jax.workdir import flatten, read_run
 
     run = read_run(evaluation.workdir)
     labels, classes = evaluation.records.labels, report["classes"]

@@ -14,16 +14,25 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from fer_jax.data.records import DataSet, Records
+from fer_jax.devices import describe_devices
 from fer_jax.errors import write_atomically
+from fer_jax.models import default_arguments
 from fer_jax.reporting.evaluation import Evaluation, write_evaluation
 from fer_jax.reporting.events import RunEvents
 from fer_jax.reporting.figures import plot_curves, to_png
-from fer_jax.reporting.history import write_history
 from fer_jax.reporting.run_page import write_run_page
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.optimizer import stagnates
 from fer_jax.training.step import TrainState
-from fer_jax.workdir import claim_workdir, member_workdirs
+from fer_jax.workdir import (
+    CHECKPOINTS,
+    FIGURES,
+    METRICS,
+    PAGE,
+    claim_workdir,
+    member_workdirs,
+    write_history,
+)
 
 Predict = Callable[[nnx.State, nnx.State], Float[np.ndarray, "n classes"]]
 
@@ -42,12 +51,10 @@ class Run:
         Raises:
           UserError: the workdir is of another config, or cannot be one.
         """
-        claim_workdir(workdir, config, data)
+        _claim(workdir, config, data)
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
-        self.checkpoints = Checkpoints(
-            workdir / "checkpoints", best_by=config.best_by, latest=latest
-        )
+        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, best_by=config.best_by, latest=latest)
         self._events = RunEvents(workdir)
         self._events.write_config(config.to_dict())
         self._config, self._workdir, self._data = config, workdir, data
@@ -88,7 +95,7 @@ class Run:
         self.history.append({**numbers, "seconds": self.seconds})
         self._save(state, position, self.seconds, self.history[-1])
         if jax.process_index() == 0:
-            write_history(self._workdir / "metrics.jsonl", self.history)
+            write_history(self._workdir / METRICS, self.history)
         self._events.write_epoch(self.history[-1])
 
     def _save(
@@ -124,9 +131,9 @@ class Run:
             report = write_evaluation(evaluation)
             self._events.write_result(report)
             _write_figures(
-                self._workdir / "figures", self.history, evaluation.directory, self._events
+                self._workdir / FIGURES, self.history, evaluation.directory, self._events
             )
-            page = self._workdir / "report.html"
+            page = self._workdir / PAGE
             write_run_page(page, evaluation, report, history=self.history, training=training)
         return {"history": self.history, "best_step": step, "report": report}, probabilities
 
@@ -141,7 +148,7 @@ def open_runs(
     """
     count = len(members)
     if count > 1:
-        claim_workdir(workdir, config, data)
+        _claim(workdir, config, data)
     for folder, member in zip(member_workdirs(workdir, config), members, strict=True):
         # Of members the last two: stopped while saving they may be an epoch apart.
         yield Run(member, folder, data, latest=min(count, 2))
@@ -174,7 +181,7 @@ def finish_ensemble(
     """
     epochs = itertools.zip_longest(*(result["history"] for result in results))
     history = [mean_epoch([epoch for epoch in members if epoch]) for members in epochs]
-    write_history(workdir / "metrics.jsonl", history)
+    write_history(workdir / METRICS, history)
     evaluation = Evaluation(
         workdir,
         config.validation_split,
@@ -185,9 +192,25 @@ def finish_ensemble(
         config.views,
     )
     report = write_evaluation(evaluation, [result["report"] for result in results])
-    page = workdir / "report.html"
+    page = workdir / PAGE
     write_run_page(page, evaluation, report, history=history, training=training)
     return {"members": list(results), "report": report}
+
+
+def _claim(workdir: Path, config: ConfigDict, data: DataSet) -> None:
+    claim_workdir(
+        workdir,
+        config=config.to_dict(),
+        model_defaults=default_arguments(config.model.name),
+        data={
+            "fingerprint": data.fingerprint,
+            "source": data.source,
+            "classes": data.classes,
+            "splits": data.split_sizes,
+        },
+        devices=describe_devices(),
+        write=jax.process_index() == 0,
+    )
 
 
 def mean_epoch(members: Sequence[Mapping[str, float]]) -> dict[str, Any]:

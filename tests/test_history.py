@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_jax.errors import UserError
-from fer_jax.reporting.history import HISTORY_KEYS, read_history, write_history
+from fer_jax.workdir import HISTORY_KEYS, read_history, write_history
 
 
 def epoch(number: int, **changes) -> dict:
