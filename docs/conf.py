@@ -81,14 +81,31 @@ def _add_pages(app: Sphinx, page: str, content: list[str]) -> None:
         content[0] += PAGES
 
 
-def _escape(app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]):
-    """Keeps docstrings plain text: only `code`, lists and sections mean something in them."""
+_LISTS = re.compile(
+    r"^(?!(?:Args|Attributes|Example|Raises|Returns|Yields):)(\S.*:)\n((?: +\S.*\n?)+)",
+    re.MULTILINE,
+)
+
+
+def _to_rst(
+    app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
+    """Makes a docstring's plain text reStructuredText; runs before napoleon reads its sections.
+
+    Text means itself, but for `code` and bullets. A line that ends in a colon starts a list of the
+    indented entries below it.
+    """
     parts = re.split(r"(`[^`]*`)", "\n".join(lines))
     parts[::2] = [re.sub(r"\||_(?!\w)|\*(?! )", r"\\\g<0>", part) for part in parts[::2]]
-    lines[:] = "".join(parts).split("\n")
+    lines[:] = _LISTS.sub(_to_bullets, "".join(parts)).split("\n")
+
+
+def _to_bullets(found: re.Match[str]) -> str:
+    entries = re.sub(r"^ {2}(?=\S)", "* ", found[2], flags=re.MULTILINE)
+    return f"{found[1]}\n\n" + re.sub(r"^ {4,}", "  ", entries, flags=re.MULTILINE) + "\n"
 
 
 def setup(app: Sphinx) -> None:
-    """Connects both."""
+    """Connects what this file adds to Sphinx."""
     app.connect("source-read", _add_pages)
-    app.connect("autodoc-process-docstring", _escape, priority=1)  # Before napoleon.
+    app.connect("autodoc-process-docstring", _to_rst, priority=1)
