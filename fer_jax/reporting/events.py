@@ -66,13 +66,13 @@ class RunEvents:
         self._writer.flush()
 
     def write_result(self, report: Mapping[str, Any]) -> None:
-        """Writes the headline figures of a report, which the HPARAMS tab shows with the config."""
+        """Writes a report's headline figures as `final/<name>`; the HPARAMS tab lists them too."""
         figures = {f"final/{key}": report[key] for key in report["intervals"]}
         self._writer.write_scalars(report["checkpoint_step"], figures)
         self._writer.flush()
 
     def write_figures(self, step: int, figures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
-        """Writes pictures by their names."""
+        """Writes pictures as `figures/<name>`."""
         self._writer.write_images(step, {f"figures/{k}": pixels for k, pixels in figures.items()})
         self._writer.flush()
 
