@@ -26,7 +26,7 @@ def test_folders_keep_every_pixel_and_the_order_of_classes(tmp_path, convert):
     run = convert(tmp_path / "fer")
     assert run.status == 0, run.err
     assert run.records == expected
-    # Sorted folders would have neutral as 4 and surprise as 6.
+    # Sorted folders would make neutral class 4 and surprise class 6.
     assert run.records["train/neutral/Training_0.png"][1] == 6
     assert run.records["train/surprise/Training_0.png"][1] == 5
     assert run.quarantine == {}

@@ -32,7 +32,7 @@ TINY = {
 }
 SMALL = {**TINY, "depths": (1, 2, 1, 1), "widths": (8, 12, 16, 20)}
 
-# NumPy warns of it when Keras saves its variables.
+# NumPy warns when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
@@ -49,7 +49,7 @@ def timm_layer(name):
     ends = {
         "stem_conv": "stem.0",
         "stem_layernorm": "stem.1",
-        # In a network with a top it has a name of its own.
+        # Keras gives it a name of its own only in a network with a top.
         "layer_normalization": "head.norm",
     }
     if name in ends:

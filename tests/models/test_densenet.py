@@ -29,7 +29,7 @@ DENSENET_121 = {
 }
 SMALL = {**DENSENET_121, "blocks": (1, 2, 1, 1)}
 
-# NumPy warns of it when Keras saves its variables.
+# NumPy warns when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 

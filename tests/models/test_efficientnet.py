@@ -26,7 +26,7 @@ from fer_jax.summary import count_parameters
 B0 = {"name": "efficientnet", "width": 1.0, "depth": 1.0, "stem": "imagenet", "channels": 3}
 SMALL = {**B0, "width": 0.25, "depth": 0.3}  # The sixth stage has two blocks, all others one.
 
-# NumPy warns of it when Keras saves its variables.
+# NumPy warns when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 

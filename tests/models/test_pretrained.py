@@ -20,7 +20,7 @@ from fer_jax.errors import UserError
 from fer_jax.models import create_model
 from fer_jax.models.pretrained import load_pretrained
 
-# NumPy warns of it when Keras saves its variables.
+# NumPy warns when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 VGG16 = {"name": "vgg16", "image_size": 64, "frozen_stages": 5}
