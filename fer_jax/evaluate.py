@@ -12,12 +12,15 @@ confusion_matrix.png and samples.png.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from fer_jax import cli
 from fer_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def evaluate(
@@ -47,6 +50,8 @@ def evaluate(
       UserError: the run, checkpoint, data set, split or views do not exist, or classes differ.
     """
     # Imported here: a wrong flag is reported at once.
+    import numpy as np
+
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.inference.trained import load_trained
     from fer_jax.reporting.evaluation import Evaluation, write_evaluation
@@ -58,14 +63,19 @@ def evaluate(
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     records = data.load(split)
-    probabilities = model.probabilities(records)
-    evaluation = Evaluation(workdir, split, model.step, data, records, probabilities, model.views)
-    members = [
-        evaluate(member, split, checkpoint=checkpoint, views=views, data_dir=data_dir)
-        for member in member_workdirs(workdir, model.config)
-        if member != workdir
-    ]
-    return write_evaluation(evaluation, members)
+    probabilities = model.network_probabilities(records)
+
+    def write(
+        folder: Path, step: int, probabilities: "np.ndarray", members: Sequence[dict] = ()
+    ) -> dict[str, Any]:
+        evaluation = Evaluation(folder, split, step, data, records, probabilities, model.views)
+        return write_evaluation(evaluation, members)
+
+    members = []
+    if len(model.steps) > 1:
+        folders = member_workdirs(workdir, model.config)
+        members = [write(*each) for each in zip(folders, model.steps, probabilities, strict=True)]
+    return write(workdir, max(model.steps), np.mean(probabilities, axis=0), members)
 
 
 def define_flags() -> None:

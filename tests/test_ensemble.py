@@ -8,8 +8,10 @@ from test_train import read_history, stop_at, without_time
 
 from fer_jax import Predictor
 from fer_jax.config import default_config
+from fer_jax.data import records
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
+from fer_jax.inference import trained
 from fer_jax.reporting.evaluation import read_predictions
 from fer_jax.train import train
 
@@ -100,6 +102,19 @@ def test_the_ensemble_is_the_mean_of_its_members(ensemble):
         Predictor.from_workdir(folder)(face).probabilities for folder in (workdir, *members)
     )
     np.testing.assert_allclose(together, np.mean(ones, axis=0), atol=1e-6)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_an_evaluation_reads_and_predicts_once(ensemble, monkeypatch):
+    """One opening of the data, and one prediction by each of two members."""
+    calls = []
+    for module, name in ((records, "open_data_set"), (trained, "predict_records")):
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, _f=function, **k: calls.append(_f.__name__) or _f(*a, **k)
+        )
+    evaluate(ensemble[0], "private_test")
+    assert sorted(calls) == ["open_data_set", "predict_records", "predict_records"]
 
 
 @pytest.mark.usefixtures("no_pictures")

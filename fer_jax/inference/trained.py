@@ -31,7 +31,7 @@ class TrainedModel:
     Attributes:
       config: config of the run.
       classes: names, in the order of the probabilities.
-      step: step of the checkpoint; for an ensemble, the latest of its members' steps.
+      steps: step of each network's checkpoint.
       views: name of the views over which probabilities are averaged.
       graph: structure of the network.
       mesh: devices that hold the parameters.
@@ -39,22 +39,33 @@ class TrainedModel:
 
     config: ConfigDict
     classes: tuple[str, ...]
-    step: int
+    steps: Sequence[int]
     views: str
     graph: Graph
     mesh: Mesh
     _networks: Sequence[tuple[nnx.State, nnx.State]]
 
     def probabilities(self, records: Records) -> Float[ndarray, "n classes"]:
-        """Returns the probability of each class for each record."""
+        """Returns the probability of each class for each record.
+
+        For an ensemble: the mean over its members.
+        """
         return self.apply(self._predict, records)
+
+    def network_probabilities(self, records: Records) -> list[Float[ndarray, "n classes"]]:
+        """Returns the probabilities by each network of an ensemble, or by the only network."""
+        return self._apply_each(self._predict, records)
 
     def apply(self, function: Function, records: Records) -> Any:
         """Applies a function compiled for `graph` and `mesh` to every record.
 
         For an ensemble: the mean over its members.
         """
-        results = [
+        results = self._apply_each(function, records)
+        return jax.tree.map(lambda *members: np.mean(members, axis=0), *results)
+
+    def _apply_each(self, function: Function, records: Records) -> list[Any]:
+        return [
             predict_records(
                 function,
                 params,
@@ -65,7 +76,6 @@ class TrainedModel:
             )
             for params, statistics in self._networks
         ]
-        return jax.tree.map(lambda *members: np.mean(members, axis=0), *results)
 
     @functools.cached_property
     def _predict(self) -> Function:
@@ -99,7 +109,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     return TrainedModel(
         config=config,
         classes=classes,
-        step=max(steps),
+        steps=steps,
         views=views or config.views,
         graph=graph,
         mesh=mesh,
