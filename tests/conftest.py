@@ -1,6 +1,7 @@
 """Shared by every test: eight CPU devices, a compilation cache, and small data sets."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("FER2013_DIR", None)
+# A shell starts background jobs with Ctrl-C ignored, and the commands that tests stop inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Or each command that a test starts would compile all that it imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

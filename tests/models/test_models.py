@@ -100,7 +100,6 @@ def test_an_error_inside_a_network_comes_through_as_it_is(monkeypatch):
     assert raised.traceback[-1].name == "broken"
 
 
-# Their convolutions are narrower than those that Winograd's algorithm takes.
 SMALL = [
     CNN | {"layers": (("conv", 4), "batch_norm", ("max_pool", 2), "flatten", ("dense", 8))},
     CNN | {"layers": (("conv", 4), "max_pool", "flatten"), "channels": 3, "image_size": 32},
@@ -108,6 +107,8 @@ SMALL = [
     {"name": "densenet", "blocks": (1, 1), "growth": 4, "stem": "imagenet"},
     {"name": "efficientnet", "width": 0.1, "depth": 0.1, "stem": "small"},
     RESNET,
+    {"name": "resnet50_v1", "image_size": 32},
+    {"name": "vgg16", "image_size": 32, "dense": (16, 16)},
 ]
 
 
