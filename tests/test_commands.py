@@ -1,5 +1,6 @@
 """The commands as a user types them: what they print, and how they end when something is wrong."""
 
+import json
 import os
 import platform
 import signal
@@ -60,10 +61,22 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
     [
         (["main"], "--config"),
         (["main", "--config=configs/nope.py"], "configs/nope.py"),
+        (["main", "--config=quikstart"], 'Did you mean "quickstart"'),
+        (["main", "--config=tests"], "is a folder"),
+        (["main", "--config=/etc/passwd"], "/etc/passwd, line 1: SyntaxError"),
+        (["summary", "--config=README.md"], "README.md, line "),
         (["main", "--confg=configs/cnn.py"], "Did you mean: config"),
         (["main", *SMALL, "--config.lerning_rate=1"], 'Did you mean "learning_rate"'),
         (["main", *SMALL, "--config.model.layer=1"], 'Did you mean "layers"'),
+        (["main", *SMALL, "--config.plateau.x.y.z=1"], "plateau.x.y.z; choose one of f"),
+        (["main", *SMALL, "--config.epochs.x=1"], "no --config.epochs.x"),
+        (["main", *SMALL, "--noconfig.flop"], 'Did you mean "flip"'),
         (["main", *SMALL, "--config.epochs=many"], "epochs=many"),
+        (["main", *SMALL, "--config.seed=-1"], "seed is -1; give 0 or more"),
+        (["main", "--config=cnn", "--config.model={}"], "model.name is missing; give"),
+        (["main", *SMALL, "--config.learning_rates=('a',)"], "learning_rates is ('a',); give"),
+        (["main", *SMALL, "--config.classes=angry,angry"], "give two or more different names"),
+        (["summary", *SMALL, "--config.plateau.factor=2"], "factor is 2.0; give a fraction"),
         (["main", *SMALL, "stray"], "unexpected 'stray'"),
         (["main", *SMALL, "--config.data_dir=nowhere"], "python -m data_prep"),
         (["evaluate", "--workdir=nowhere", "--split=test"], "nowhere is no workdir of a run"),
@@ -141,6 +154,100 @@ def test_prepares_the_source_that_a_config_names(tmp_path):
     assert "nowhere" in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("classes", ["angry,happy,sad", "('angry', 'happy', 'sad')"])
+def test_classes_are_words_between_commas_or_a_tuple(classes):
+    flags = ("--config=cnn", f"--config.classes={classes}", "--config.model.layers=('flatten',)")
+    result = run("summary", *flags, "--format=json")
+    assert json.loads(result.stdout)["total"] == (48 * 48 + 1) * 3
+
+
+PROGRAM = """
+from absl import app, flags
+flags.DEFINE_string("workdir", "mine", "A flag of this program.")
+flags.DEFINE_string("config", "mine too", "Another one.")
+from fer_jax.evaluate import evaluate
+import fer_jax.compare, fer_jax.main, fer_jax.predict, fer_jax.summary, fer_jax.train
+def main(_):
+    print(flags.FLAGS.workdir, flags.FLAGS.config, callable(evaluate))
+app.run(main)
+"""
+
+
+def test_another_program_keeps_its_flags(tmp_path):
+    """None is defined by an import: none clashes, none is required."""
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+    result = subprocess.run([sys.executable, file], capture_output=True, text=True)
+    assert result.stdout == "mine mine too True\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "import fer_jax.train, fer_jax.evaluate; from fer_jax.train import train",
+    ],
+)
+def test_the_package_has_the_functions_whatever_was_imported_before(before):
+    code = f"""
+import sys
+{before}
+from fer_jax import Predictor, evaluate, train
+import fer_jax.train
+from fer_jax.evaluate import evaluate as same
+assert fer_jax.train is train is sys.modules["fer_jax.train"].train
+assert fer_jax.evaluate is evaluate is same
+assert Predictor.__name__ == "Predictor"
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+SCRIPT = [str(Path(sys.executable).parent / "fer_jax")]
+MODULE = [sys.executable, "-m", "fer_jax"]
+
+
+def output(*command):
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("command", [SCRIPT, MODULE], ids=["script", "module"])
+def test_the_console_lists_its_commands_with_an_example_each(command):
+    status, printed, _ = output(*command)
+    assert status == 0
+    assert output(*command, "--help") == (0, printed, "")
+    for name in ("train", "evaluate", "predict", "compare", "summary", "prepare"):
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"  {name} ")]
+        assert f" fer_jax {name} " in line
+    error = "error: there is no command 'tarin'. Did you mean \"train\"?\n"
+    assert output(*command, "tarin", "--config=cnn") == (2, "", error)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        *(("train", "fer_jax.main"), ("evaluate", "fer_jax.evaluate")),
+        *(("predict", "fer_jax.predict"), ("compare", "fer_jax.compare")),
+        *(("summary", "fer_jax.summary"), ("prepare", "data_prep")),
+    ],
+)
+def test_a_console_command_is_its_module(name, module):
+    """`tests/test_wheel.py` has their work; here are help and a mistake."""
+    for argument in ("--help", "--nonsense"):
+        expected = output(sys.executable, "-m", module, argument)
+        assert output(*SCRIPT, name, argument) == expected
+
+
+def test_the_console_imports_nothing_heavy():
+    code = (
+        "import sys; from fer_jax import cli; sys.argv[1:] = ['--help']; cli.main();"
+        "sys.exit(' '.join({'jax', 'numpy', 'flax', 'tensorflow_datasets'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == ""
 
 
 def test_tensorflow_is_neither_installed_nor_imported():

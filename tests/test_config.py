@@ -40,10 +40,8 @@ def test_every_config_passes(path):
 
 
 @pytest.mark.parametrize("key", knobs._RULES)
-@pytest.mark.parametrize("value", [None, math.nan, math.inf, -1, 10**12, {"a": 1}])
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, -1, 10**100, {"a": 1}])
 def test_no_knob_takes_just_anything(key, value):
-    if value == 10**12 and knobs._RULES[key] is knobs._AMOUNT:
-        pytest.skip("no limit is certain to be too large")
     with pytest.raises(UserError, match=r"^[^\n]*(give|choose|Did you mean)[^\n]*$"):
         check(with_value(key, value))
 
