@@ -1,14 +1,17 @@
-"""ConvNeXt of timm's "atto" depths and widths with patches of 2x2 pixels, for a GPU or TPU.
+"""ConvNeXt with timm's "atto" depths and widths and patches of 2x2 pixels, for a GPU or TPU.
 
 python -m fer_jax.main --config=configs/convnext.py
 
-Not run in full yet; five epochs, of a run cut short to so many, gave 40.7 % of validation_20.
+Accuracy: not run in full; a run planned for five epochs reached 40.7 % of validation_20.
 
-From ImageNet's weights of timm's convnext_atto, a .safetensors file, it starts with these flags,
-and trains the last normalisation and the logits' layer alone with --config.model.frozen_stages=4,
-the last stage too with 3: --config.pretrained.file=FILE --config.model.patch=4
---config.model.channels=3 --config.model.image_size=224 --config.model.normalization=imagenet; from
-Keras's convnext_tiny_notop.h5 along with "--config.model.depths=(3,3,9,3)"
+From ImageNet weights of timm's convnext_atto (.safetensors), training only the last normalisation
+and the logits' layer (frozen_stages=3 also trains the last stage):
+
+python -m fer_jax.main --config=configs/convnext.py --config.pretrained.file=FILE
+--config.model.frozen_stages=4 --config.model.patch=4 --config.model.channels=3
+--config.model.image_size=224 --config.model.normalization=imagenet
+
+Keras's convnext_tiny_notop.h5 also needs "--config.model.depths=(3,3,9,3)" and
 "--config.model.widths=(96,192,384,768)".
 """
 

@@ -2,12 +2,14 @@
 
 python -m fer_jax.main --config=configs/efficientnet.py
 
-Not run in full yet; three epochs, of a run cut short to so many, by batches of 32, gave 39.4 % of
+Accuracy: not run in full; a run planned for three epochs, with batches of 32, reached 39.4 % of
 validation_20.
 
-From ImageNet's weights, Keras's efficientnetb0_notop.h5, it starts with these flags, and trains the
-logits' layer alone with --config.model.frozen_stages=9, the last convolutions too with fewer:
---config.pretrained.file=FILE --config.model.stem=imagenet --config.model.channels=3
+From ImageNet weights (Keras's efficientnetb0_notop.h5), training only the logits' layer (fewer
+frozen stages also train the last convolutions):
+
+python -m fer_jax.main --config=configs/efficientnet.py --config.pretrained.file=FILE
+--config.model.frozen_stages=9 --config.model.stem=imagenet --config.model.channels=3
 --config.model.image_size=224 --config.model.normalization=imagenet
 """
 

@@ -2,8 +2,8 @@
 
 python -m fer_jax.main --config=configs/quickstart.py
 
-On two CPU cores the drawn faces take 94 seconds, the installation included, to 90.6 % of
-validation_20 (one run).
+Time: 94 seconds on two CPU cores for the drawn faces, with the installation.
+Accuracy: 90.6 % of validation_20 (n = 1).
 """
 
 import os

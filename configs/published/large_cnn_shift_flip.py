@@ -2,9 +2,10 @@
 
 python -m fer_jax.main --config=configs/published/large_cnn_shift_flip.py
 
-The write-up reports 66.79 % training and 61.59 % validation accuracy, over 40 epochs with faces
-shifted by up to 10 % both ways and mirrored. It gives the first block of its network only, which is
-large_cnn.py's; so is the rest, here. It is silent on what large_cnn.py names.
+Time: 56 seconds of steps on an NVIDIA H100, beside other runs.
+Accuracy: 65.56 % of validation_20, 64.78 % of public_test (n = 1).
+Published: 66.79 % training and 61.59 % validation accuracy over 40 epochs, with faces shifted by up
+to 10 % both ways and mirrored.
 """
 
 from ml_collections import ConfigDict

@@ -2,12 +2,9 @@
 
 python -m fer_jax.main --config=configs/published/medium_cnn.py
 
-The write-up reports 64 % test accuracy, macro F1 61 % and weighted F1 63 %, from Adam at 1e-4 over
-65 epochs. It is silent on augmentation, here shift and flip as by default, and on the rates of
-dropout, here 0.25.
-
-Here 66.82 % of validation_20 and 66.26 % of PublicTest (one run), in 48 seconds of steps on an
-NVIDIA H200, beside other runs.
+Time: 48 seconds of steps on an NVIDIA H200, beside other runs.
+Accuracy: 66.82 % of validation_20, 66.26 % of public_test (n = 1).
+Published: 64 % test accuracy, macro F1 61 %, weighted F1 63 %, from Adam at 1e-4 over 65 epochs.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,12 @@
 
 python -m fer_jax.main --config=configs/published/three_emotions.py
 
-The write-up reports 57.5 to 60 % validation accuracy of these three, from RMSprop at 1e-4 in
-batches of 50 over 200 epochs, without augmentation or dropout. Of its 2,434,435 parameters 8,704
-are running statistics.
+It has 2,434,435 parameters, 8,704 of them running statistics.
+
+Accuracy: not run in full; 72.61 % of validation_20 after 153 of 200 epochs, in 63 seconds of steps
+on an NVIDIA H200.
+Published: 57.5 to 60 % validation accuracy of these three classes, from RMSprop at 1e-4 in batches
+of 50 over 200 epochs, without augmentation or dropout.
 """
 
 from ml_collections import ConfigDict

@@ -1,0 +1,93 @@
+"""The wheel, installed into an environment of its own, does all its work in an empty folder."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UV = os.environ.get("UV") or shutil.which("uv")
+CHECKOUT = Path.cwd()
+
+SHORT = ("--config.epochs=1", "--config.model.layers=max_pool,flatten")
+SHORT_FILE = """
+from fer_jax.config import load_config
+
+def get_config():
+    config = load_config("quickstart")
+    config.epochs, config.model.layers = 1, ("max_pool", "flatten")
+    return config
+"""
+
+
+def uv(*arguments):
+    """Runs uv from its cache, or else from the registries."""
+    for offline in (["--offline"], []):
+        result = subprocess.run(
+            [UV, *map(str, arguments), *offline], capture_output=True, text=True, cwd=CHECKOUT
+        )
+        if result.returncode == 0:
+            return
+    raise AssertionError(result.stderr)
+
+
+@pytest.fixture(scope="module")
+def binaries(tmp_path_factory):
+    """The folder of commands of an environment that holds the wheel and what it depends on."""
+    folder = tmp_path_factory.mktemp("wheel")
+    uv("build", "--wheel", "--out-dir", folder, CHECKOUT)
+    uv("venv", "--python", sys.executable, folder / "environment")
+    (wheel,) = folder.glob("*.whl")
+    python = folder / "environment/bin/python"
+    uv("pip", "install", "--python", python, wheel)
+    return python.parent
+
+
+@pytest.mark.skipif(not UV, reason="uv is not installed")
+def test_the_wheel_does_all_its_work_in_an_empty_folder(binaries, tiny_data_dir, tmp_path):
+    # A step of one device is the soonest compiled.
+    environment = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": "1",
+        "FER2013_DIR": str(tiny_data_dir),
+    }
+    environment.pop("PYTHONPATH", None)
+
+    def run(*command):
+        result = subprocess.run(
+            [binaries / command[0], *map(str, command[1:])],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    installed = run("python", "-c", "import fer_jax; print(fer_jax.__file__)")
+    assert installed.startswith(str(binaries.parent))
+
+    run("fer_jax", "train", "--config=quickstart", *SHORT)
+    assert (tmp_path / "runs/quickstart/report.html").exists()
+    run("fer_jax", "evaluate", "--workdir=runs/quickstart", "--split=private_test")
+    assert (tmp_path / "runs/quickstart/eval/private_test/report.html").exists()
+    face = next(tiny_data_dir.rglob("samples.png"))
+    assert "samples.png" in run("fer_jax", "predict", "--workdir=runs/quickstart", face)
+    assert '"total": 319527' in run("fer_jax", "summary", "--config=quickstart", "--format=json")
+
+    # README.md's Python, which finds that the same config has been trained.
+    (tmp_path / "short.py").write_text(SHORT_FILE)
+    (code,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    code = code.replace('"quickstart"', '"short.py"').replace("face.png", str(face))
+    printed = run("python", "-c", code)
+    assert re.search(r"^0\.\d+ \['\w+'\] \[\[0\.", printed, re.MULTILINE)
+
+    run("fer_jax", "prepare", "--source=sample", "--data_dir=data/sample")
+    run(
+        *("fer_jax", "train", "--config=published/small_cnn", "--config.data_dir=data/sample"),
+        *(*SHORT, "--config.steps_per_epoch=1"),
+    )
+    assert (tmp_path / "runs/small_cnn/report.html").exists()
