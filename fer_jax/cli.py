@@ -20,7 +20,11 @@ from fer_jax.config import load_config, suggest
 from fer_jax.errors import UserError
 
 COMMANDS = {
-    "prepare": ("data_prep", "turns FER-2013 into records", "--source sample --data_dir data"),
+    "prepare": (
+        "data_prep",
+        "turns FER-2013 into records",
+        "--source sample --data_dir data/sample",
+    ),
     "train": ("fer_jax.main", "trains a config, or resumes", "--config=quickstart"),
     "evaluate": (
         "fer_jax.evaluate",
@@ -44,7 +48,7 @@ def main() -> None:
     """Runs the command that the first argument names, as `python -m` runs its module."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
-        print("usage: fer_jax COMMAND …, and fer_jax COMMAND --help for its flags\n")
+        print("usage: fer_jax COMMAND ARGUMENTS, or fer_jax COMMAND --help\n")
         for command, (_, description, example) in COMMANDS.items():
             print(f"  {command:8}  {description:35}  fer_jax {command} {example}")
         return
