@@ -1,7 +1,7 @@
-"""One mesh of all devices: the same code for a CPU, a GPU or a pod.
+"""The machine: its devices as one mesh, its number types, the compiler's options.
 
-Its axes are `data`, over which batches are split, and `member`, over which the members of an
-ensemble are; that one is of length 1 where a single network is trained.
+The same code runs on a CPU, a GPU or a pod. The mesh has two axes: batches are split over `data`,
+and the members of an ensemble over `member`, which has length 1 for a single network.
 """
 
 import functools
@@ -22,9 +22,9 @@ from fer_jax.errors import UserError
 def use_cores() -> None:
     """Makes each core a device; call it before JAX is used.
 
-    XLA runs many small kernels on one core whatever the number of its threads; one device a core
-    on the data axis trained a small network 1.4 times as fast. `JAX_NUM_CPU_DEVICES` and
-    `XLA_FLAGS` go before.
+    XLA runs many small kernels on one core, however many threads it has. With one device per core
+    a small network trained 1.4 times as fast. `JAX_NUM_CPU_DEVICES` and `XLA_FLAGS` take
+    precedence.
     """
     forced = "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" not in os.environ and not forced:
@@ -33,26 +33,26 @@ def use_cores() -> None:
 
 
 def has_bfloat16() -> bool:
-    """Returns whether the processor multiplies bfloat16: by AVX512-BF16 or AMX."""
+    """Whether the processor multiplies bfloat16, by AVX512-BF16 or AMX."""
     flags = _processor("flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def device_kind() -> str:
-    """Returns what JAX computes on by its name, such as "NVIDIA H200" or "AMD EPYC"."""
+    """Returns the name of the hardware that JAX uses, such as "NVIDIA H200" or "AMD EPYC"."""
     kind = jax.devices()[0].device_kind
     return kind if kind != "cpu" else _processor("model name") or platform.machine()
 
 
 def _processor(what: str) -> str:
-    """Returns what Linux says of the first core, or nothing."""
+    """Returns one entry of Linux's description of the first core, or ""."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(what)), "")
 
 
 def describe_devices() -> dict[str, Any]:
-    """Returns the kind of the devices, their count and that of processes, as config.json has it."""
+    """Returns the kind and count of the devices, and the count of processes, for config.json."""
     return {
         "kind": device_kind(),
         "count": jax.device_count(),
@@ -61,20 +61,18 @@ def describe_devices() -> dict[str, Any]:
 
 
 def compiler_options() -> dict[str, str | bool]:
-    """Returns the compiler's options for a training step, by which XLA computes it fastest.
+    """Returns the compiler options with which XLA computes a training step fastest.
 
-    On a CPU, x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
-    `benchmarks/convolution.md`. What calls them cannot be kept in the compilation cache.
+    * On a CPU, x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
+      `benchmarks/speed/convolution.md`.
+    * On a GPU: one CUDA graph of all kernels, and independent kernels in parallel inside it. By
+      default XLA leaves convolutions and loops out of the graph. See
+      `benchmarks/speed/speed_gpu.md`.
+    * Elsewhere, or where `XLA_FLAGS` names one of these options: none.
 
-    On a GPU: one CUDA graph of all kernels, where XLA by itself leaves out convolutions and loops,
-    and kernels that do not need one another side by side in it, see `benchmarks/speed_gpu.md`. It
-    must not come from the cache, nor may its choice of algorithms: what of cuDNN's has not run in
-    this process yet cannot be recorded, and the choosing is what runs it.
-
-    So they are not worth it for a program that starts often, or compiles longer than it computes,
-    such as an evaluation.
-
-    `XLA_FLAGS` goes before where it names one of these. Elsewhere none.
+    Programs with these options cannot come from the compilation cache, see `training/programs.py`.
+    So they do not pay for programs that start often or compile longer than they compute, such as
+    an evaluation.
     """
     backend = jax.default_backend()
     known = backend != "cpu" or (platform.system(), platform.machine()) == ("Linux", "x86_64")
@@ -100,14 +98,15 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
 
 
 def supported_dtype(dtype: str, *, training: bool = False) -> str:
-    """Returns the type to compute in: of bfloat16 on a CPU most often float32.
+    """Returns the type to compute in; on most CPUs bfloat16 falls back to float32.
 
-    There only oneDNN's kernels, which a training step has, are fast at bfloat16, on a processor
-    made for it. XLA's own are slow, and under jit gave NaN for some ResNets (jax 0.12.0). As
-    parameters are float32 all the same, a network may be trained in one and used in the other.
+    On a CPU only oneDNN's kernels are fast in bfloat16, on a processor that supports it, and only
+    training steps use them. XLA's own kernels are slow, and under jit gave NaN for some ResNets
+    (jax 0.12.0). Parameters are float32 in either case, so a network can be trained in one type
+    and used in the other.
 
     Args:
-      dtype: of the config.
+      dtype: the config's type.
       training: whether it is for a training step.
 
     Raises:
@@ -122,10 +121,10 @@ def supported_dtype(dtype: str, *, training: bool = False) -> str:
 
 
 def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:
-    """Returns the mesh of all devices of all processes, over which these batches must divide.
+    """Returns the mesh of all devices of all processes, over which batches of these sizes divide.
 
-    As many devices as divide `members` are along its axis `member`, the others along `data`. On
-    CPU, where a device is only a way to use a core, the cores left over by a batch are left out.
+    The axis `member` has as many devices as also divide `members`; the axis `data` has the rest.
+    On a CPU a device is only a way to use a core, and cores that do not divide a batch stay out.
 
     Raises:
       UserError: a batch does not divide over the devices.
@@ -161,17 +160,17 @@ def on_mesh[T](mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """Returns the sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_over_devices(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: rows split over all devices."""
+    """Returns the sharding of a batch: rows split over all devices."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
 def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Makes the global batch of every process's own rows, laid out as `sharding` says."""
+    """Returns the global batch from each process's own rows, laid out as `sharding` says."""
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
     }

@@ -54,7 +54,8 @@ def evaluate(
 
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.inference.trained import load_trained
-    from fer_jax.reporting.evaluation import Evaluation, write_evaluation
+    from fer_jax.reporting.evaluation import Evaluation
+    from fer_jax.reporting.report import write_evaluation
     from fer_jax.workdir import member_workdirs
 
     workdir = Path(workdir)
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str]) -> None:
         data_dir=options.data_dir,
     )
 
-    from fer_jax.reporting.evaluation import print_report
+    from fer_jax.reporting.report import print_report
 
     print_report(report, f"{options.checkpoint} checkpoint of {options.workdir}, {options.split}")
 

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> None:
         jax.distributed.initialize(address, options.num_processes, options.process_id)
 
     # Imported here: a wrong flag is reported at once.
-    from fer_jax.reporting.evaluation import print_report
+    from fer_jax.reporting.report import print_report
     from fer_jax.train import train
 
     config_file = find_config(config_flags.get_config_filename(options["config"]))

@@ -1,4 +1,4 @@
-"""The training loop, top to bottom in the order in which things happen."""
+"""The training loop, from top to bottom in the order in which things happen."""
 
 import contextlib
 import functools
@@ -49,12 +49,13 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Args:
       config: see `fer_jax/config.py`.
-      workdir: a new folder, or that of a run of the same config.
+      workdir: a new folder, or the folder of a run of the same config.
 
     Returns:
-      `history`, one mapping per epoch as in metrics.jsonl; `best_step`, of the best checkpoint;
-      `report`, that checkpoint's on the validation split, as in report.json; None but on process 0.
-      Of an ensemble: `members`, a list of these three; and `report`, of their mean prediction.
+      `history`, one mapping per epoch as in metrics.jsonl; `best_step`, the step of the best
+      checkpoint; `report`, that checkpoint's report on the validation split, as in report.json,
+      and None on every process except 0. For an ensemble: `members`, a list of these three; and
+      `report`, on their mean prediction.
 
     Raises:
       UserError: config, data or workdir cannot be used, or a loss was not finite.
@@ -76,7 +77,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     config.input = choose_input(config.input, training)
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
 
-    # 2. Network and optimiser, on the devices; as a rule of one member.
+    # 2. Network and optimiser on the devices, for one member or several.
     configs = member_configs(config)
     mesh = create_mesh(config.batch_size, config.eval_batch_size, members=len(configs))
     members = Members(len(configs), mesh)
@@ -99,7 +100,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         optimizer,
         plateau,
         seeds=seeds,
-        # Of the one schedule that all share.
+        # All members share one schedule.
         rate_scales=[rate / config.learning_rate for rate in config.learning_rates],
         ema=config.ema_decay > 0,
         members=members,
@@ -107,7 +108,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // members.count
 
     with contextlib.ExitStack() as stack:
-        # 3. A workdir of this config is resumed, one of another is refused.
+        # 3. A workdir of this config resumes; a workdir of another config is refused.
         runs = [stack.enter_context(run) for run in open_runs(workdir, config, configs, data)]
 
         # 4. Compiled functions.
@@ -203,7 +204,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             state = end_epoch(state, val_losses)
             for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
                 member = members.pick(state, k)
-                if run.finished:  # Early: it is kept where the others are, to resume with them.
+                if run.finished:  # It stopped early, and is saved so that all resume at one step.
                     run.save(member, position, seconds=0.0)
                 else:
                     run.add_epoch(member, position, seconds=seconds, **numbers[k])
@@ -212,7 +213,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             if stop:
                 sys.exit(f"stopped after epoch {epoch}; the same command goes on from there")
 
-        # 6. The best checkpoint, evaluated and pictured.
+        # 6. Evaluation and pictures of the best checkpoint.
         member = members.pick(state, 0)
         results, probabilities = zip(
             *(run.finish(member, predict, validation, training) for run in runs), strict=True
@@ -239,7 +240,7 @@ def class_weights(
 
 
 def _restore(runs: Sequence[Run], state: TrainState, source: Input, members: Members) -> TrainState:
-    """Goes back to the latest step of which all runs have a checkpoint, if there is one."""
+    """Goes back to the latest step at which all runs have a checkpoint, if there is one."""
     step = max(set.intersection(*(run.checkpoints.steps() for run in runs)), default=0)
     for run in runs:
         run.checkpoints.delete_after(step)
@@ -252,7 +253,7 @@ def _restore(runs: Sequence[Run], state: TrainState, source: Input, members: Mem
 
 
 def _load_pretrained(config: ConfigDict, state: TrainState, members: Members) -> TrainState:
-    """Puts pretrained weights, if there are any, in place of every member's initial ones."""
+    """Replaces every member's initial weights by pretrained ones, if there are any."""
     states = []
     for member in (members.pick(state, k) for k in range(members.count)):
         params, statistics = load_pretrained(
@@ -262,7 +263,7 @@ def _load_pretrained(config: ConfigDict, state: TrainState, members: Members) ->
             statistics=member.statistics,
         )
         loaded = {"params": params, "statistics": statistics}
-        # Copies, for no array may be given away twice.
+        # Copies, since a step donates its state and no array can be donated twice.
         ema = member.ema and jax.tree.map(jnp.copy, loaded)
         states.append(member.replace(**loaded, ema=ema))
     return members.stack(states)

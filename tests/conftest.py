@@ -80,9 +80,9 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "training.run._write_figures",
         "training.run.write_run_page",
-        "reporting.evaluation.write_run_page",
+        "reporting.report.write_run_page",
     ):
         monkeypatch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
     for name in ("plot_confusion_matrix", "plot_samples"):
-        monkeypatch.setattr(f"fer_jax.reporting.evaluation.{name}", lambda *_: None)
-    monkeypatch.setattr("fer_jax.reporting.evaluation.to_png", lambda _: b"")
+        monkeypatch.setattr(f"fer_jax.reporting.report.{name}", lambda *_: None)
+    monkeypatch.setattr("fer_jax.reporting.report.to_png", lambda _: b"")

@@ -1,24 +1,18 @@
-"""The evaluation of a checkpoint on a split: its report, its files in `eval/<split>`, its table."""
+"""The evaluation of a checkpoint on a split: the predictions, in memory and as predictions.csv."""
 
 import csv
 import dataclasses
 import io
-import json
-import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from fer_jax.data.records import DataSet, Records
-from fer_jax.errors import UserError, write_atomically
-from fer_jax.reporting.figures import plot_confusion_matrix, plot_samples, to_png
-from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
-from fer_jax.reporting.run_page import write_run_page
-from fer_jax.workdir import PAGE, evaluation_dir
+from fer_jax.errors import UserError
+from fer_jax.workdir import evaluation_dir
 
 _SAMPLES = 35
 
@@ -125,102 +119,3 @@ def read_predictions(workdir: Path, split: str) -> Predictions:
         ) from error
     except (OSError, ValueError, IndexError) as error:
         raise UserError(f"cannot read {path}: {error}; write it anew with {command}") from error
-
-
-def write_evaluation(
-    evaluation: Evaluation, members: Sequence[Mapping[str, Any]] = ()
-) -> dict[str, Any]:
-    """Writes an evaluation into the run's `eval/<split>` and returns its report.
-
-    Each file is written atomically:
-      report.json: `classification_metrics`; `intervals` from `confidence_intervals`;
-        `checkpoint_step`; `views`; and for an ensemble `members`: the number `n`, the list
-        `accuracy`, its `mean` and its standard deviation `sd`.
-      predictions.csv: see `Evaluation.to_csv`.
-      confusion_matrix.png.
-      samples.png: the images of `Evaluation.samples`.
-      report.html: all of it on one page.
-
-    Args:
-      evaluation: a run's; for an ensemble, that of its members' mean prediction.
-      members: for an ensemble, the reports of its members on the same split.
-
-    Raises:
-      UserError: the run's config.json cannot be read.
-      ValueError: as for `classification_metrics`.
-    """
-    directory, records = evaluation.directory, evaluation.records
-    probabilities, classes = evaluation.probabilities, evaluation.data.classes
-    report = classification_metrics(probabilities, records.labels, classes)
-    report["intervals"] = confidence_intervals(probabilities, records.labels)
-    report["checkpoint_step"] = int(evaluation.checkpoint_step)
-    report["views"] = evaluation.views
-    if members:
-        accuracies = [member["accuracy"] for member in members]
-        report["members"] = {
-            "n": len(accuracies),
-            "mean": statistics.mean(accuracies),
-            "sd": statistics.stdev(accuracies),
-            "accuracy": accuracies,
-        }
-
-    drawn = evaluation.samples
-    samples = plot_samples(
-        records.read(drawn),
-        records.labels[drawn],
-        evaluation.predicted[drawn],
-        probabilities[drawn].max(axis=1),
-        classes,
-    )
-    matrix = plot_confusion_matrix(np.array(report["confusion_matrix"]), classes)
-
-    write_atomically(directory / "predictions.csv", evaluation.to_csv())
-    write_atomically(directory / "confusion_matrix.png", to_png(matrix))
-    write_atomically(directory / "samples.png", to_png(samples))
-    write_run_page(directory / PAGE, evaluation, report)
-    # Last, so that a report.json is proof of the other files.
-    write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")
-    return report
-
-
-def print_report(report: Mapping[str, Any], title: str) -> None:
-    """Prints a report of `write_evaluation`: a table of the classes, then the headline figures.
-
-    The text is 80 columns wide, and plain where standard output is no terminal.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    n, accuracy = report["n"], report["accuracy"]
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("class", overflow="fold")
-    for heading in ("precision", "recall", "F1", "support"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, row in report["per_class"].items():
-        percents = (f"{100 * row[key]:.1f}" for key in ("precision", "recall", "f1"))
-        table.add_row(name, *percents, f"{row['support']:,}")
-
-    headline = Table.grid(padding=(0, 2))
-    headline.add_column(style="bold")
-    error = math.sqrt(accuracy * (1 - accuracy) / n)
-    headline.add_row(
-        "accuracy", f"{100 * accuracy:.2f} ± {100 * error:.2f} %  (standard error, n = {n:,})"
-    )
-    if members := report.get("members"):
-        least, greatest = (100 * end(members["accuracy"]) for end in (min, max))
-        headline.add_row(
-            "members",
-            f"{100 * members['mean']:.2f} ± {100 * members['sd']:.2f} %  (standard deviation, "
-            f"n = {members['n']}; {least:.2f} to {greatest:.2f} %)",
-        )
-    headline.add_row("macro F1", f"{100 * report['macro_f1']:.2f} %")
-    headline.add_row("weighted F1", f"{100 * report['weighted_f1']:.2f} %")
-    headline.add_row("NLL", f"{report['nll']:.4f} nats")
-    headline.add_row("ECE", f"{100 * report['ece']:.2f} %")
-    headline.add_row("checkpoint", f"step {report['checkpoint_step']:,}")
-    headline.add_row("views", report["views"])
-
-    console = Console(width=80, highlight=False)
-    console.print(table)
-    console.print(headline)

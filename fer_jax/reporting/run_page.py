@@ -13,14 +13,13 @@ from fer_jax.config import flatten
 from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.records import Records
 from fer_jax.reporting import figures
+from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.metrics import RESAMPLES, calibration_bins
 from fer_jax.reporting.pages import data_uri, inline, write_page
 from fer_jax.workdir import median_speed, read_run
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-    from fer_jax.reporting.evaluation import Evaluation
 
 _MISTAKES = 16
 _AUGMENTED, _VERSIONS = 4, 6
@@ -42,7 +41,7 @@ HEADLINES = {
 
 def write_run_page(
     path: Path,
-    evaluation: "Evaluation",
+    evaluation: Evaluation,
     report: Mapping[str, Any],
     *,
     history: Sequence[Mapping[str, Any]] = (),
@@ -125,7 +124,7 @@ def describe_speed(
 
 
 def _precision_recall(
-    evaluation: "Evaluation", report: Mapping[str, Any]
+    evaluation: Evaluation, report: Mapping[str, Any]
 ) -> "Iterator[tuple[str, float | None, Markup | None]]":
     """Yields class, average precision and curve. The last two are None without images."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
@@ -147,7 +146,7 @@ def _precision_recall(
         yield name, average, inline(figure, f"Precision by recall for class {name}")
 
 
-def _tiles(evaluation: "Evaluation", indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
+def _tiles(evaluation: Evaluation, indices: Int[np.ndarray, " k"]) -> list[dict[str, Any]]:
     records, classes, guesses = evaluation.records, evaluation.data.classes, evaluation.predicted
     images = records.read(indices) if len(indices) else ()
     return [
@@ -183,7 +182,7 @@ def _augmented(
     return rows
 
 
-def _facts(evaluation: "Evaluation", run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def _facts(evaluation: Evaluation, run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Returns the tables of the page's last section, by their headings."""
     config, devices, data = run["config"], run["devices"], evaluation.data
     processes = f" in {devices['processes']} processes" if devices["processes"] > 1 else ""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the latest, to resume from, and the best, to use. Kept by Orbax."""
+"""Checkpoints of a run, kept by Orbax: the latest to resume from, the best to use."""
 
 import copy
 import math
@@ -17,26 +17,28 @@ SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
     "val_accuracy": lambda metrics: metrics.get("val_accuracy", -math.inf),
     "val_loss": lambda metrics: -metrics.get("val_loss", math.inf),
 }
-"""What `config.best_by` may say, and the score, higher is better, of an epoch's metrics."""
+"""Values of `config.best_by`, and the score that each gives to an epoch; higher is better."""
 
 
 class Checkpoints:
-    """Saves runs under `directory`, asynchronously, and restores them; `close` waits.
+    """Saves a run's state asynchronously under `directory`, and restores it. `close` waits.
 
-    A checkpoint holds four items: `model` (parameters and statistics, or their averages: all that
-    prediction needs), `training` (the rest of the state), `input` (the position of the batches) and
-    `progress`.
+    A checkpoint holds four items:
+      model: parameters and statistics, or their moving averages; all that prediction needs.
+      training: the rest of the state.
+      input: position of the batches.
+      progress: history, and seconds of training.
     """
 
     def __init__(
         self, directory: epath.PathLike, *, best_by: str, latest: int = 1, create: bool = True
     ):
         self._score = SCORES[best_by]
-        # `max_to_keep` with `best_fn` would delete the latest, and with it the way to resume.
+        # `max_to_keep` with `best_fn` would delete the latest checkpoint, which a run resumes from.
         keep = AnyPreservationPolicy([LatestN(latest), BestN(n=1, get_metric_fn=self._score)])
         self._manager = ocp.CheckpointManager(
             epath.Path(directory).resolve(),
-            # Without `best_fn` no metrics would be kept beside the checkpoints.
+            # Orbax keeps metrics beside the checkpoints only if it has a `best_fn`.
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep,
                 best_fn=self._score,
@@ -51,14 +53,14 @@ class Checkpoints:
         progress: Mapping[str, Any],
         metrics: Mapping[str, float],
     ) -> None:
-        """Starts saving; with empty `metrics`, as within an epoch, it never counts as best."""
+        """Starts saving. Without metrics, as within an epoch, a checkpoint never counts as best."""
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.network),
                 training=ocp.args.StandardSave(_training_part(state)),
                 input=ocp.args.JsonSave(position),
-                # A copy, since it is written while the run goes on.
+                # A copy, since it is written in the background while the run goes on.
                 progress=ocp.args.JsonSave(copy.deepcopy(progress)),
             ),
             metrics=metrics,
@@ -66,11 +68,11 @@ class Checkpoints:
         )
 
     def steps(self) -> set[int]:
-        """Returns the steps of which there is a checkpoint."""
+        """Returns the steps that have a checkpoint."""
         return set(self._manager.all_steps())
 
     def delete_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps, as the run goes on from this one."""
+        """Deletes the checkpoints of later steps, because the run goes on from this one."""
         for later in [other for other in self.steps() if other > step]:
             self._manager.delete(later)
 
@@ -78,8 +80,8 @@ class Checkpoints:
         """Restores the checkpoint at `step`.
 
         Args:
-          step: of a checkpoint.
-          state: of this run, whose shapes, types and placement the restored one takes.
+          step: step of a checkpoint.
+          state: state with the shapes, types and placement that the restored one takes.
 
         Returns:
           State, position of the input and progress, as they were saved.
@@ -103,9 +105,9 @@ class Checkpoints:
         """Returns the parameters and statistics of the checkpoint at `step`.
 
         Args:
-          step: of a checkpoint, see `find_step`.
-          params: arrays or abstract ones, whose shapes, types and placement these take.
-          statistics: likewise.
+          step: step of a checkpoint, see `find_step`.
+          params: arrays, or abstract arrays, with the shapes, types and placement wanted.
+          statistics: the same for the statistics.
         """
         item = ocp.args.StandardRestore({"params": params, "statistics": statistics})
         restored = self._manager.restore(step, args=ocp.args.Composite(model=item))["model"]
@@ -115,14 +117,14 @@ class Checkpoints:
         """Returns the step of the checkpoint that `which` names: "best", "latest" or a number.
 
         Raises:
-          UserError: there is none, and which there are.
+          UserError: there is no such checkpoint; the message lists those there are.
         """
         steps = sorted(self._manager.all_steps())
         scored = {step: self._manager.metrics(step) for step in steps}
         if which == "latest" and steps:
             return steps[-1]
         if which == "best" and any(scored.values()):
-            # Of equals the later one, which is also the one that Orbax keeps.
+            # The later one of equals, which is the one that Orbax keeps.
             return max((self._score(metrics), step) for step, metrics in scored.items() if metrics)[
                 1
             ]
@@ -135,11 +137,11 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Returns once what was saved is on disk."""
+        """Blocks until everything saved is on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and lets go of the directory."""
+        """Waits, and releases the directory."""
         self.wait()
         self._manager.close()
 
@@ -152,6 +154,6 @@ def _training_part(state: TrainState) -> dict[str, Any]:
         "random_key": state.random_key,
         "metrics": state.metrics,
     }
-    if state.ema is not None:  # Otherwise they are the network that is saved as the model.
+    if state.ema is not None:  # Without averages these are the model itself.
         part |= {"params": state.params, "statistics": state.statistics}
     return part

@@ -1,7 +1,7 @@
-"""The networks that are trained together: one as a rule, or the members of an ensemble.
+"""The networks that are trained together: one by default, or the members of an ensemble.
 
-One network's arrays are what they are. Those of several are stacked along a new first axis, which
-is split over the mesh's `member` axis; nothing goes from one member to another.
+A single network's arrays have no member axis. The arrays of several members are stacked along a
+new first axis, which is split over the mesh's `member` axis. Members exchange nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,10 @@ from fer_jax.errors import UserError
 
 
 def member_configs(config: ConfigDict) -> list[ConfigDict]:
-    """Returns the configs of the single runs that the members of `config` are.
+    """Returns the config of each member, which is that of a single run.
 
-    Member k has the seed `config.seed + k` and, if there are any, the k-th of the learning rates.
+    Member k has the seed `config.seed + k`, and the k-th of `config.learning_rates` if there are
+    any.
 
     Raises:
       UserError: there are learning rates, but not one for each member.
@@ -38,19 +39,20 @@ def member_configs(config: ConfigDict) -> list[ConfigDict]:
 
 
 class Members:
-    """How many networks there are, and how arrays of all of them are laid out.
+    """The number of networks, and the layout of the arrays of all of them.
 
     Attributes:
-      count: of the networks.
-      mesh: of the devices.
-      state_sharding: of arrays of which every member has its own.
-      batches_sharding: of batches of several steps, of which every member has its own.
+      count: number of networks.
+      mesh: mesh of the devices.
+      state_sharding: layout of the members' states.
+      batches_sharding: layout of the members' batches for several steps.
     """
 
     def __init__(self, count: int, mesh: Mesh, *, vectorize: bool | None = None):
-        """`vectorize` says whether a device's members are one computation, unless it is to decide.
+        """Lays out `count` members on `mesh`.
 
-        On a CPU they are not: XLA convolves several images by several kernels slowly there.
+        `vectorize` makes the members on a device one computation. The default is False on a CPU,
+        where XLA's convolution of several images by several kernels is slow.
         """
         self.count, self.mesh = count, mesh
         if vectorize is None:
@@ -67,11 +69,11 @@ class Members:
         )
 
     def each(self, function: Callable, *, shared: Sequence[int] = ()) -> Callable:
-        """Returns `function`, of one member's arrays, as one of all members' arrays.
+        """Turns a function of one member's arrays into a function of all members' arrays.
 
         Args:
-          function: of positional arguments.
-          shared: numbers of the arguments which are the same for all members.
+          function: takes positional arguments.
+          shared: numbers of the arguments that are the same for all members.
         """
         if self.count == 1:
             return function
@@ -81,7 +83,7 @@ class Members:
             axes: list[int | None] = [0] * len(arguments)
             for number in shared:
                 specs[number], axes[number] = PartitionSpec(), None
-            # Left to itself the compiler would gather all members on every device.
+            # Without shard_map the compiler would gather all members on every device.
             return jax.shard_map(
                 self._map(function, tuple(axes)),
                 mesh=self.mesh,
@@ -94,11 +96,11 @@ class Members:
         return of_all
 
     def array(self, arrays: Sequence[Any]) -> np.ndarray:
-        """Returns one number or array of each member as the arrays of all are laid out."""
+        """Stacks one number or array of each member along the member axis, if there is one."""
         return np.asarray(arrays[0] if self.count == 1 else arrays)
 
     def stack(self, trees: Sequence[Any]) -> Any:
-        """Returns one tree of all members' arrays, of one tree for each member."""
+        """Stacks one tree of arrays for each member into one tree on the devices."""
         if self.count == 1:
             return trees[0]
         stack = jax.jit(
@@ -108,12 +110,12 @@ class Members:
         return stack(*trees)
 
     def pick(self, tree: Any, member: int) -> Any:
-        """Returns the arrays of one member, whole on every device."""
+        """Returns the arrays of one member, replicated on every device."""
         return tree if self.count == 1 else self._pick(tree, member)
 
 
 def _map_one_by_one(function: Callable, axes: Sequence[int | None]) -> Callable:
-    """As `jax.vmap`, by a copy of the function's operations for each element."""
+    """Does what `jax.vmap` does, with a copy of the function's operations for each element."""
 
     def mapped(*arguments: Any) -> Any:
         of_each = [x for x, axis in zip(arguments, axes, strict=True) if axis is not None]

@@ -1,4 +1,4 @@
-"""Stopping in good order when the user, SLURM or a TPU scheduler asks for it."""
+"""A clean stop when the user, SLURM or a TPU scheduler asks for one."""
 
 import signal
 import threading
@@ -9,10 +9,11 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Tells after each step whether to save and stop; a context manager.
+    """Says after each step whether to save and stop; a context manager.
 
-    On one process SIGTERM and Ctrl-C ask for it; a second Ctrl-C ends the run at once. Several
-    processes must stop at the same step, which JAX's preemption service settles after a SIGTERM.
+    On one process SIGTERM and Ctrl-C ask for a stop, and a second Ctrl-C ends the run at once.
+    Several processes must stop at the same step; after a SIGTERM JAX's preemption service agrees
+    on it.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class Interruption:
         self._asked = True
 
     def asked(self, step: int) -> bool:
-        """Whether to stop after `step`; called at every step, in step on all processes."""
+        """Whether to stop after `step`. All processes call it, with the same steps."""
         if jax.process_count() > 1:
             return multihost_utils.reached_preemption_sync_point(step)
         return self._asked

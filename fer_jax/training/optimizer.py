@@ -10,7 +10,7 @@ from optax.contrib import reduce_on_plateau
 
 from fer_jax.errors import UserError
 
-# Epsilons are Keras's, which the published systems were trained with.
+# Keras's epsilons, with which the published systems were trained.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": lambda rate: optax.adam(rate, eps=1e-7),
     "adamw": lambda rate, weight_decay: optax.adamw(
@@ -32,7 +32,7 @@ def create_schedule(
       config: `learning_rate`; `schedule`, one of `SCHEDULES`; `warmup_epochs`, over which the rate
         rises linearly from zero.
       steps_per_epoch: steps of one epoch.
-      total_steps: steps of the whole run, at the end of which the cosine reaches zero.
+      total_steps: steps of the whole run; the cosine reaches zero at their end.
 
     Raises:
       UserError: there is no such schedule, or the warm-up is longer than the run.
@@ -60,8 +60,8 @@ def create_optimizer(
 
     Args:
       config: `optimizer`, a key of `OPTIMIZERS`; `clip_norm`, the largest global norm of the
-        gradient, 0 for any; `weight_decay`, of kernels only: decoupled for adamw (Loshchilov and
-        Hutter, 2019), added to the gradient for the others.
+        gradient, 0 for no limit; `weight_decay`, which applies to kernels only and is decoupled
+        for adamw (Loshchilov and Hutter, 2019) and added to the gradient for the others.
       schedule: learning rate by step.
 
     Raises:
@@ -85,11 +85,11 @@ def create_plateau(
 ) -> optax.GradientTransformationExtraArgs | None:
     """Returns the rule that cuts the rate once the validation loss stops falling, or None.
 
-    Its state's `scale` multiplies the updates; its `update` is called once an epoch with the loss.
+    Its state's `scale` multiplies the updates. Its `update` takes the loss once an epoch.
 
     Args:
-      config: `schedule`, without whose "plateau" there is no rule; `plateau` with `factor`,
-        `patience` in epochs, and `min_delta`, the least fall of the loss that counts.
+      config: `schedule`, which asks for the rule by "plateau"; `plateau` with `factor`, `patience`
+        in epochs, and `min_delta`, the least fall of the loss that counts.
     """
     if config["schedule"] != "plateau":
         return None
@@ -106,9 +106,9 @@ def stagnates(config: Mapping[str, Any], losses: Sequence[float]) -> bool:
     """Whether it is time to stop early.
 
     Args:
-      config: `early_stopping_patience`, after how many epochs without a fall of the loss, 0 for
-        never; `plateau` with `min_delta`, the least fall that counts.
-      losses: of the validation images, after each epoch so far.
+      config: `early_stopping_patience`, epochs without a fall of the loss to wait for, 0 for ever;
+        `plateau` with `min_delta`, the least fall that counts.
+      losses: validation loss after each epoch so far.
     """
     best, waited = math.inf, 0
     for loss in losses:

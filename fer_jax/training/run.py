@@ -1,4 +1,4 @@
-"""One run as its workdir shows it: config, checkpoints, history, events, and reports at the end."""
+"""A run's workdir while it is trained: config, checkpoints, history, events and final reports."""
 
 import io
 import itertools
@@ -17,9 +17,10 @@ from fer_jax.data.records import DataSet, Records
 from fer_jax.devices import describe_devices
 from fer_jax.errors import write_atomically
 from fer_jax.models import default_arguments
-from fer_jax.reporting.evaluation import Evaluation, write_evaluation
+from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.events import RunEvents
 from fer_jax.reporting.figures import plot_curves, to_png
+from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
 from fer_jax.training.checkpoints import SCORES, Checkpoints
 from fer_jax.training.optimizer import stagnates
@@ -38,18 +39,19 @@ Predict = Callable[[nnx.State, nnx.State], Float[np.ndarray, "n classes"]]
 
 
 class Run:
-    """What happens to one network's workdir while it is trained; a context manager.
+    """Writes one network's workdir while it is trained; a context manager.
 
     Attributes:
       history: one mapping per epoch, as in metrics.jsonl.
-      seconds: how long it has been trained.
+      seconds: seconds of training so far.
+      checkpoints: checkpoints of the run.
     """
 
     def __init__(self, config: ConfigDict, workdir: Path, data: DataSet, *, latest: int = 1):
         """Claims the workdir; `latest` is how many of the latest checkpoints are kept.
 
         Raises:
-          UserError: the workdir is of another config, or cannot be one.
+          UserError: the workdir belongs to another config, or cannot be written.
         """
         _claim(workdir, config, data)
         self.history: list[dict[str, Any]] = []
@@ -68,17 +70,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether there is no epoch to come."""
+        """Whether no epoch is left."""
         losses = [epoch["val_loss"] for epoch in self.history]
         return len(losses) >= self._config.epochs or stagnates(self._config, losses)
 
     @property
     def best(self) -> Mapping[str, Any]:
-        """The best epoch so far, of equals the latest."""
+        """The best epoch so far; the latest of equals."""
         return max(reversed(self.history), key=SCORES[self._config.best_by])
 
     def restore(self, step: int, state: TrainState) -> tuple[TrainState, Any]:
-        """Goes back to the checkpoint at `step`; returns its state and position of the input."""
+        """Goes back to the checkpoint at `step`; returns its state and input position."""
         state, position, progress = self.checkpoints.restore(step, state)
         self.history, self.seconds = progress["history"], progress["seconds"]
         return state, position
@@ -90,7 +92,7 @@ class Run:
     def add_epoch(
         self, state: TrainState, position: Any, *, seconds: float, **numbers: float
     ) -> None:
-        """Saves after an epoch that took `seconds`, and writes its `numbers` for all to see."""
+        """Saves after an epoch that took `seconds`, and writes its numbers to files and events."""
         self.seconds += seconds
         self.history.append({**numbers, "seconds": self.seconds})
         self._save(state, position, self.seconds, self.history[-1])
@@ -110,13 +112,13 @@ class Run:
         """Evaluates the best checkpoint on the validation split, and writes pictures and reports.
 
         Args:
-          state: whose shapes, types and placement the best network takes.
-          predict: from a network to the probabilities of `validation`.
+          state: state with the shapes, types and placement of the best network.
+          predict: function from a network to the probabilities of `validation`.
           validation: records to evaluate on.
-          training: records that it was trained on.
+          training: records that the network was trained on.
 
         Returns:
-          What `train` returns of a run; and the probabilities.
+          The result of `train` for a single run, and the probabilities.
         """
         self.checkpoints.wait()
         step = self.checkpoints.find_step("best")
@@ -141,16 +143,16 @@ class Run:
 def open_runs(
     workdir: Path, config: ConfigDict, members: Sequence[ConfigDict], data: DataSet
 ) -> Iterator[Run]:
-    """Opens the workdir of a single run, or those of an ensemble's members.
+    """Opens the workdir of a single run, or the workdirs of an ensemble's members.
 
     Raises:
-      UserError: as `Run` does.
+      UserError: see `Run`.
     """
     count = len(members)
     if count > 1:
         _claim(workdir, config, data)
     for folder, member in zip(member_workdirs(workdir, config), members, strict=True):
-        # Of members the last two: stopped while saving they may be an epoch apart.
+        # Members keep two: when stopped while saving, they may be an epoch apart.
         yield Run(member, folder, data, latest=min(count, 2))
 
 
@@ -163,21 +165,21 @@ def finish_ensemble(
     validation: Records,
     training: Records,
 ) -> dict[str, Any]:
-    """Evaluates the mean of the members' predictions, and leaves in `workdir` what a run leaves.
+    """Evaluates the mean of the members' predictions, and writes an ensemble's own files.
 
-    Except for checkpoints and events, which the members have; the history is the mean of theirs.
+    These are a run's files without checkpoints and events. The history is the mean of the members'.
 
     Args:
-      workdir: of the ensemble.
-      config: likewise.
+      workdir: folder of the ensemble.
+      config: config of the ensemble.
       data: the data set.
-      results: of the members, see `Run.finish`.
-      probabilities: likewise.
-      validation: records that these are of.
+      results: result of each member, see `Run.finish`.
+      probabilities: probabilities of each member.
+      validation: records of the probabilities.
       training: records that the members were trained on.
 
     Returns:
-      What `train` returns of an ensemble.
+      The result of `train` for an ensemble.
     """
     epochs = itertools.zip_longest(*(result["history"] for result in results))
     history = [mean_epoch([epoch for epoch in members if epoch]) for members in epochs]
@@ -214,7 +216,7 @@ def _claim(workdir: Path, config: ConfigDict, data: DataSet) -> None:
 
 
 def mean_epoch(members: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Returns the means of the members' numbers of one epoch; its number and step are the same."""
+    """Returns the means of the members' numbers for one epoch, with its number and step."""
     means = {key: np.mean([member[key] for member in members]).item() for key in members[0]}
     return means | {key: members[0][key] for key in ("epoch", "step")}
 
@@ -225,7 +227,7 @@ def _write_figures(
     evaluation_dir: Path,
     events: RunEvents,
 ) -> None:
-    """Gathers the run's pictures, for people and for TensorBoard."""
+    """Writes the run's pictures as files and events."""
     pictures = {"curves": to_png(plot_curves(history))}
     for name in ("confusion_matrix", "samples"):
         pictures[name] = (evaluation_dir / f"{name}.png").read_bytes()

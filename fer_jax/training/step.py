@@ -24,33 +24,33 @@ Batch = dict[str, Array]
 
 @flax.struct.dataclass
 class EpochMetrics(metrics.Collection):
-    """Means over the training images of the epoch so far, as the network met them."""
+    """Means over the training images of the epoch so far, each at its own step's weights."""
 
     loss: metrics.Average.from_output("loss")  # type: ignore[valid-type]
     accuracy: metrics.Accuracy
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that changes while training, as one tree of arrays; whoever changes it returns it."""
+    """Everything that changes in training, as one tree of arrays."""
 
     step: Int[Array, ""]
     params: nnx.State
-    statistics: nnx.State  # What is not trained: running means and variances, frozen layers.
-    ema: Any  # Moving averages of params and statistics, by these names; None without them.
+    statistics: nnx.State  # Not trained: running means and variances, frozen layers.
+    ema: Any  # Moving averages of params and statistics, under these names; or None.
     optimizer: optax.OptState
-    rate_scale: Float[Array, ""]  # This member's learning rate, over that of the schedule.
-    plateau: Any  # Of the plateau rule; None without one.
+    rate_scale: Float[Array, ""]  # This member's learning rate divided by the schedule's.
+    plateau: Any  # State of the plateau rule, or None.
     random_key: Array
     metrics: EpochMetrics
 
     @property
     def scale(self) -> Float[Array, ""]:
-        """What the schedule's learning rate is multiplied by."""
+        """The factor on the schedule's learning rate."""
         return self.rate_scale * (1.0 if self.plateau is None else self.plateau.scale)
 
     @property
     def network(self) -> dict[str, nnx.State]:
-        """The params and statistics, by these names, to predict with."""
+        """The params and statistics to predict with, under these names."""
         return self.ema or {"params": self.params, "statistics": self.statistics}
 
 
@@ -67,15 +67,15 @@ def create_state(
     rate_scales: Sequence[float] = (),
     ema: bool = False,
 ) -> TrainState:
-    """Draws the initial state on the devices, of one network or of all members.
+    """Draws the initial state of all members on the devices.
 
     Args:
       build: makes the network, given `rngs`.
-      optimizer: whose state is part of the state.
-      plateau: likewise.
-      members: how many there are, and where the state lives.
-      seeds: of each member's parameters, dropout and mixup.
-      rate_scales: of each member, see `TrainState`; empty: 1.
+      optimizer: the optimiser.
+      plateau: the plateau rule, or None.
+      members: number and layout of the members.
+      seeds: seed of each member's parameters, dropout and mixup.
+      rate_scales: `TrainState.rate_scale` of each member; empty: 1.
       ema: whether the state has moving averages.
     """
 
@@ -108,20 +108,20 @@ def make_train_step(
     mixup: float = 0.0,
     ema_decay: float = 0.0,
 ) -> Step:
-    """Returns the function, of one network, from state and batch to next state and loss.
+    """Returns the function from one network's state and a batch to its next state and its loss.
 
-    The loss is the mean over the whole batch, on however many devices, of
-    `class_weights[label] * cross_entropy`.
+    The loss is the mean of `class_weights[label] * cross_entropy` over the whole batch, on any
+    number of devices.
 
     Args:
       graph: the network's structure.
-      optimizer: the one whose state is part of the state.
-      class_weights: of each class in the loss.
+      optimizer: the optimiser.
+      class_weights: weight of each class in the loss.
       label_smoothing: share of a label that is spread over all classes (Szegedy et al., 2016).
-      mixup: alpha of the beta distribution of the weight at which each image, and its label, is
-        mixed with another one of the batch (Zhang et al., 2018); 0: none is.
-      ema_decay: of the state's exponential moving averages, if it has them; lower in the first
-        steps, when there is little to average: at most (1 + step) / (10 + step).
+      mixup: alpha of the beta distribution of the weight that mixes each image and its label with
+        another one of the batch (Zhang et al., 2018); 0 mixes none.
+      ema_decay: decay of the exponential moving averages, if the state has them. It is at most
+        (1 + step) / (10 + step), because there is little to average in the first steps.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
@@ -130,15 +130,15 @@ def make_train_step(
         targets = optax.smooth_labels(jax.nn.one_hot(labels, len(class_weights)), label_smoothing)
         targets *= jnp.asarray(class_weights)[labels][:, None]
         if mixup:
-            # The key itself is dropout's.
+            # Dropout uses the key itself.
             share = jax.random.beta(jax.random.fold_in(random_key, 1), mixup, mixup)
-            # The greater one to the image whose label the accuracy counts. By the smaller one the
-            # batch is the same, from its end to its beginning.
+            # Accuracy counts the label of the image with the greater share. With the smaller share
+            # the batch would be the same, in reverse order.
             share = jnp.maximum(share, 1 - share)
             images, targets = (share * x + (1 - share) * x[::-1] for x in (images, targets))
 
         def loss_of(params):
-            # A copy, or BatchNorm's update would write into variables of the outer trace.
+            # Without a copy BatchNorm's update would write into variables of the outer trace.
             model = nnx.merge(graph, params, state.statistics, copy=True)
             model.train()
             logits = model(images, rngs=nnx.Rngs(dropout=random_key))
@@ -176,9 +176,9 @@ def make_train_step(
 def make_end_epoch(
     plateau: optax.GradientTransformationExtraArgs | None, members: Members
 ) -> Callable[[TrainState, Any], TrainState]:
-    """Returns the compiled step between epochs; it consumes the state.
+    """Returns the compiled step between epochs, which consumes the state.
 
-    It tells the plateau rule the validation loss, of each member, and empties the metrics.
+    It gives the plateau rule each member's validation loss, and empties the metrics.
     """
 
     def end_epoch(state: TrainState, validation_loss: Float[Array, ""]) -> TrainState:
@@ -192,7 +192,7 @@ def make_end_epoch(
 
 
 class FiniteLosses:
-    """Checks losses some calls late, so that the device is never waited for."""
+    """Checks losses some calls late, so that the host never waits for the devices."""
 
     _LATE = 16
 
@@ -200,16 +200,16 @@ class FiniteLosses:
         self._pending: deque[tuple[int, Float[Array | np.ndarray, "*members steps"]]] = deque()
 
     def add(self, step: int, losses: Float[Array | np.ndarray, "*members steps"]) -> None:
-        """Takes the losses of the steps from `step` on, and checks those of 16 calls ago."""
+        """Takes the losses of the steps from `step` on, and checks those of 16 calls before."""
         self._pending.append((step, losses))
         if len(self._pending) > self._LATE:
             self._check()
 
     def check_all(self) -> None:
-        """Checks all losses taken: call it before anything is saved.
+        """Checks all losses taken so far. Call it before anything is saved.
 
         Raises:
-          UserError: the first loss that is not finite, and its step; as `add` does.
+          UserError: a loss is not finite; the message has its step. `add` raises it, too.
         """
         while self._pending:
             self._check()
@@ -219,7 +219,7 @@ class FiniteLosses:
         losses = np.asarray(pending)
         if np.isfinite(losses).all():
             return
-        by_step = losses.reshape(-1, losses.shape[-1]).T  # Of which each has a loss per member.
+        by_step = losses.reshape(-1, losses.shape[-1]).T  # [steps, members]
         step, member = np.argwhere(~np.isfinite(by_step))[0]
         which = f" of member {member}" if losses.ndim > 1 else ""
         raise UserError(

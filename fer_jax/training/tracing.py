@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 
-_WARM_UP = 10  # Steps before: the first ones are not like the others.
+_WARM_UP = 10  # Steps before the recording, since the first ones are not typical.
 
 
 class Trace:
-    """Records `steps` steps of a run, after its first ones, into `directory`; 0 steps: nothing.
+    """Records `steps` steps of a run, after its first ones, into `directory`; 0 records nothing.
 
-    A context manager, at whose end a recording still under way ends too.
+    A context manager that ends a recording still under way at its exit.
     """
 
     def __init__(self, directory: Path, steps: int):
@@ -26,7 +26,7 @@ class Trace:
             jax.profiler.stop_trace()
 
     def advance(self, taken: int, state: Any) -> None:
-        """Hears of `taken` more steps, which `state` came of."""
+        """Counts `taken` more steps, which led to `state`, and starts or stops the recording."""
         self._seen += taken
         if self._until and self._seen >= self._until:
             jax.block_until_ready(state)

@@ -10,8 +10,9 @@ from PIL import Image
 from small_runs import make_evaluation, make_run
 
 from fer_jax.errors import UserError
-from fer_jax.reporting.evaluation import print_report, read_predictions, write_evaluation
+from fer_jax.reporting.evaluation import read_predictions
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
+from fer_jax.reporting.report import print_report, write_evaluation
 
 CLASSES = ("angry", "happy", "neutral")
 

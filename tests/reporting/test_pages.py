@@ -9,8 +9,8 @@ from PIL import Image
 from small_runs import make_evaluation, make_history, make_run
 
 from fer_jax.reporting import comparison
-from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.pages import data_uri
+from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)

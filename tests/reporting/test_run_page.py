@@ -12,8 +12,8 @@ from small_runs import SEVEN, make_evaluation, make_history, make_run
 from fer_jax.data.augment import Augmentation, Shifts, shift_and_flip
 from fer_jax.errors import UserError
 from fer_jax.reporting import run_page as run_page_module
-from fer_jax.reporting.evaluation import write_evaluation
 from fer_jax.reporting.figures import plot_precision_recall
+from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
 
 HOSTILE = '<script>alert(1)</script> & "$x^{$'
