@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -166,18 +165,3 @@ def test_a_config_that_is_no_file_ends_in_one_line_and_status_2(benchmark):
     assert result.returncode == 2
     assert result.stderr.startswith("error: --configs has nowhere.py")
     assert result.stderr.count("\n") == 1
-
-
-def test_a_start_is_told_part_by_part(tiny_data_dir, tmp_path):
-    """Fails where the loop no longer calls what marks the parts' ends."""
-    result = run(
-        *("-m", "benchmarks.time_start", time.monotonic(), "--config=configs/cnn.py"),
-        *("--config.model.layers=('max_pool','flatten')", f"--config.data_dir={tiny_data_dir}"),
-        f"--workdir={tmp_path / 'run'}",
-    )
-    assert result.returncode == 0, result.stderr
-    ends = json.loads(result.stdout.splitlines()[-1])
-    assert list(ends) == ["imports", "data", "compilation", "first step"]
-    for clock in zip(*ends.values(), strict=True):
-        assert clock[0] > 0
-        assert list(clock) == sorted(clock)
