@@ -128,8 +128,8 @@ def use_huge_pages() -> None:
 
     XLA on a CPU allocates the intermediate results of every step anew, and the kernel hands out
     each page at its first touch. With small pages this takes up to a quarter of the time, see
-    `benchmarks/huge_pages.md`. The GNU C library reads only at the start whether to ask for huge
-    ones. A `GLIBC_TUNABLES` that names `glibc.malloc.hugetlb` takes precedence.
+    `benchmarks/speed/huge_pages.md`. The GNU C library reads only at the start whether to ask for
+    huge ones. A `GLIBC_TUNABLES` that names `glibc.malloc.hugetlb` takes precedence.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if platform.libc_ver()[0] == "glibc" and "glibc.malloc.hugetlb" not in tunables:

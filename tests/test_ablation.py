@@ -12,7 +12,7 @@ from fer_jax.inference.trained import load_trained
 
 
 def ablate(*flags):
-    command = [sys.executable, "-m", "benchmarks.ablation", *map(str, flags)]
+    command = [sys.executable, "-m", "benchmarks.accuracy.ablation", *map(str, flags)]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}  # One is the soonest compiled.
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
@@ -44,7 +44,7 @@ def test_leaves_out_one_option_and_changes_nothing_else(ablation):
 
 def test_the_table_has_what_an_evaluation_has(ablation, tiny_data_dir):
     text = (ablation / "table.md").read_text()
-    assert "benchmarks.ablation --workdir=DIR " in text
+    assert "benchmarks.accuracy.ablation --workdir=DIR " in text
     assert f"--workdir={ablation}" not in text
     lines = text.splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]

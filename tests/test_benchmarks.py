@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks.time_fer_jax import Training
+from benchmarks.speed.time_fer_jax import Training
 from fer_jax.config import load_config
 
 
@@ -95,7 +95,7 @@ def test_ratios_are_of_turns_next_to_each_other():
         }
     }
     code = (
-        "import json, sys; from absl import flags; from benchmarks import speed;"
+        "import json, sys; from absl import flags; import benchmarks.speed.__main__ as speed;"
         "flags.FLAGS(['speed']); print(speed.page(json.load(sys.stdin)))"
     )
     result = run("-c", code, input=json.dumps(turns))
@@ -133,7 +133,7 @@ def test_flops_are_those_of_convolutions_by_their_definition(monkeypatch):
 def test_convolutions_are_timed_by_each_choice(tmp_path):
     page = tmp_path / "convolution.md"
     result = run(
-        *("-m", "benchmarks.convolution", "--configs=configs/published/small_cnn.py"),
+        *("-m", "benchmarks.speed.convolution", "--configs=configs/published/small_cnn.py"),
         *("--steps=2", "--batch_size=4", f"--output={page}"),
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
     )
@@ -148,7 +148,7 @@ def test_convolutions_are_timed_by_each_choice(tmp_path):
 def test_training_is_timed_with_pages_of_both_sizes(tmp_path):
     page = tmp_path / "huge_pages.md"
     result = run(
-        *("-m", "benchmarks.huge_pages", "--configs=configs/published/small_cnn.py"),
+        *("-m", "benchmarks.speed.huge_pages", "--configs=configs/published/small_cnn.py"),
         *("--rounds=1", "--seconds=0.1", "--batch_size=4", f"--output={page}"),
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
     )

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from small_runs import make_evaluation, make_run
 
-from benchmarks.published_page import Result, make_page
+from benchmarks.accuracy.published_page import Result, make_page
 from fer_jax.config import flatten, load_config
 from fer_jax.devices import device_kind
 from fer_jax.reporting.metrics import classification_metrics
@@ -25,7 +25,7 @@ from fer_jax.train import train
 
 def reproduce(*arguments, data_dir="nowhere"):
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.published", *map(str, arguments)],
+        [sys.executable, "-m", "benchmarks.accuracy.published", *map(str, arguments)],
         capture_output=True,
         text=True,
         env=os.environ | {"FER2013_DIR": str(data_dir), "JAX_NUM_CPU_DEVICES": "1"},

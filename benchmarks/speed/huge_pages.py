@@ -1,9 +1,9 @@
 """Times training on a CPU with small pages of memory and with large ones, in turn.
 
 Example:
-  python -m benchmarks.huge_pages --output=benchmarks/huge_pages.md
+  python -m benchmarks.speed.huge_pages --output=benchmarks/speed/huge_pages.md
 
-Each turn is a process of its own, `benchmarks.time_fer_jax`, on random images held in memory.
+Each turn is a process of its own, `benchmarks.speed.time_fer_jax`, on random images held in memory.
 `fer_jax.cli.use_huge_pages` says what is chosen. Linux with the GNU C library only.
 """
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
             "(least to most); a ratio is the rate by that with small pages of the same turn. "
             f"{taken[0]['version']}; {taken[0]['hardware']}; {datetime.date.today()}.",
             "",
-            f"    python -m benchmarks.huge_pages {' '.join(sys.argv[1:])}",
+            f"    python -m benchmarks.speed.huge_pages {' '.join(sys.argv[1:])}",
             "",
             "| network | pages | step | ratio | end to end | ratio | peak MiB |",
             "|---|---|---:|---:|---:|---:|---:|",
@@ -75,7 +75,7 @@ def _take_turn(config: str, tunables: str) -> Mapping[str, Any]:
     job = {"config": config, "members": 1, "batch_size": _BATCH_SIZE.value}
     job["seconds"] = _SECONDS.value
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.time_fer_jax", json.dumps(job)],
+        [sys.executable, "-m", "benchmarks.speed.time_fer_jax", json.dumps(job)],
         env={**os.environ, "GLIBC_TUNABLES": tunables},
         input="\n",
         stdout=subprocess.PIPE,

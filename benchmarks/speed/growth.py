@@ -1,7 +1,7 @@
 """Measures how training grows: time per image with data and batch, memory with epochs. Linux only.
 
 Example:
-  python -m benchmarks.growth --output=benchmarks/growth.md
+  python -m benchmarks.speed.growth --output=benchmarks/speed/growth.md
 
 Writes a table, and a figure beside it. Time is that of the small CNN on random images in memory,
 drawn and augmented as in training, in batches of 64 where the data grow, and on as many images as
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from benchmarks.resident import watch
-from benchmarks.time_fer_jax import Training, hardware
+from benchmarks.speed.resident import watch
+from benchmarks.speed.time_fer_jax import Training, hardware
 from fer_jax import cli
 from fer_jax.config import load_config
 from fer_jax.data.contract import PUBLISHED_COUNTS
@@ -93,7 +93,7 @@ def _page(by_data: Times, by_batch: Times, memory: np.ndarray) -> str:
         f"Microseconds per image, median of n = {_ROUNDS.value} (least to most), `{_CONFIG}`, "
         f"input = {_INPUT.value}; {hardware()}; {datetime.date.today()}.",
         "",
-        f"    python -m benchmarks.growth {' '.join(sys.argv[1:])}",
+        f"    python -m benchmarks.speed.growth {' '.join(sys.argv[1:])}",
     ]
     for title, times in (("times FER-2013", by_data), ("images in a batch", by_batch)):
         lines += ["", f"| {title} | µs per image |", "|---:|---:|"]

@@ -6,11 +6,11 @@ plan, and with --notrain all are tabulated as they are. The best checkpoint of e
 public_test; nobody looks at private_test here. Flags of configs may follow `--`.
 
 Example:
-  python -m benchmarks.published --workdir=runs/published --output=benchmarks/published.md
-  python -m benchmarks.published --workdir=short --epochs_scale=0.1 --only=small_cnn,medium_cnn
-  python -m benchmarks.published --workdir=start --only=resnet -- --config.steps_per_epoch=50
+  python -m benchmarks.accuracy.published --workdir=runs/published --output=benchmarks/accuracy/published.md
+  python -m benchmarks.accuracy.published --workdir=short --epochs_scale=0.1 --only=small_cnn,medium_cnn
+  python -m benchmarks.accuracy.published --workdir=start --only=resnet -- --config.steps_per_epoch=50
 
-The pictures go into a folder beside the output, benchmarks/published/ say. Where a system failed,
+The pictures go into a folder beside the output, benchmarks/accuracy/published/ say. Where a system failed,
 its row says why, and the exit status is 1.
 """
 
@@ -26,7 +26,7 @@ from typing import IO
 
 from absl import flags
 
-from benchmarks.published_page import SPLIT, SYSTEMS, Result, make_page
+from benchmarks.accuracy.published_page import SPLIT, SYSTEMS, Result, make_page
 from fer_jax import cli
 from fer_jax.errors import UserError, write_atomically
 

@@ -2,7 +2,7 @@
 
 Example:
   python -m benchmarks.speed --torch_python=torch_env/bin/python --keras_python=tf_env/bin/python \\
-      --output=benchmarks/speed.md
+      --output=benchmarks/speed/speed.md
 
 PyTorch and Keras on TensorFlow are peers, not dependencies: make each an environment of its own,
 and name its interpreter; one that is not named is said not to be measured. All train the same
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--networks has {', '.join(unknown)}; choose of {', '.join(NETWORKS)}")
     folder = Path(__file__).parent
     processes = {
-        "fer_jax": [sys.executable, "-m", "benchmarks.time_fer_jax"],
+        "fer_jax": [sys.executable, "-m", "benchmarks.speed.time_fer_jax"],
         "PyTorch": _TORCH.value and [_TORCH.value, str(folder / "time_pytorch.py")],
         "Keras": _KERAS.value and [_KERAS.value, str(folder / "time_keras.py")],
     }

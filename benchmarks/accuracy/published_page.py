@@ -166,7 +166,7 @@ def make_page(results: Sequence[Result], pictures: Path | None) -> str:
             "What was published names the images it was measured on. "
             f"{_circumstances(results)}",
             "",
-            "    python -m benchmarks.published --workdir=DIR",
+            "    python -m benchmarks.accuracy.published --workdir=DIR",
             "",
             f"| {' | '.join(_HEADINGS)} |",
             f"|{len(_HEADINGS) * '---|'}",

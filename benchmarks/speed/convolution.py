@@ -1,8 +1,8 @@
 """Times a training step with each choice of convolution on a CPU, in turn in one process.
 
 Example:
-  python -m benchmarks.convolution --output=benchmarks/convolution.md
-  python -m benchmarks.convolution --configs=configs/efficientnet.py,configs/convnext.py
+  python -m benchmarks.speed.convolution --output=benchmarks/speed/convolution.md
+  python -m benchmarks.speed.convolution --configs=configs/efficientnet.py,configs/convnext.py
 
 The first choice is XLA's own, the second takes oneDNN's kernels, the third our forms of gradients
 besides, and the fourth Winograd's convolution where it has fewer multiplications: what we train
@@ -23,7 +23,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from benchmarks.time_fer_jax import Training, hardware
+from benchmarks.speed.time_fer_jax import Training, hardware
 from fer_jax import cli
 from fer_jax.devices import compiler_options, supported_dtype
 from fer_jax.errors import UserError, write_atomically
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         f"n = {_STEPS.value} (least to most), and the median of the speed-up over the first row's "
         f"step of the same turn. jax {jax.__version__}; {hardware()}; {datetime.date.today()}.",
         "",
-        f"    python -m benchmarks.convolution {' '.join(sys.argv[1:])}",
+        f"    python -m benchmarks.speed.convolution {' '.join(sys.argv[1:])}",
         "",
         "| network | convolutions | images/s | speed-up |",
         "|---|---|---:|---:|",

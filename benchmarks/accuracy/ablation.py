@@ -1,8 +1,8 @@
 """Trains a config, then with one option of its recipe put in or left out at a time; writes a table.
 
 Example:
-  python -m benchmarks.ablation --workdir=runs/ablation --config=configs/resnet.py
-  python -m benchmarks.ablation --workdir=short --only=crop,views --config.epochs=5
+  python -m benchmarks.accuracy.ablation --workdir=runs/ablation --config=configs/resnet.py
+  python -m benchmarks.accuracy.ablation --workdir=short --only=crop,views --config.epochs=5
 
 Each run has a folder of its own in the workdir, where `python -m fer_jax.main` trains it: the same
 command goes on where it was stopped. An option that the config has is left out, any other put in;
@@ -166,7 +166,7 @@ def _page(rows: Sequence[Row], runs: Sequence[str]) -> str:
             f"each, seed {_CONFIG.value.seed}, ± one standard error over the images; seconds of "
             f"training. {'; '.join(_facts(runs))}; {datetime.date.today()}.",
             "",
-            f"    python -m benchmarks.ablation {_flags()}",
+            f"    python -m benchmarks.accuracy.ablation {_flags()}",
             "",
             f"| {' | '.join(columns)} |",
             f"|---|---|{'---:|' * (len(splits) + 1)}",

@@ -1,7 +1,7 @@
 """Measures memory and speed of fer_jax.predict on 1,000 and on 10,000 files. Linux only.
 
 Example:
-  python -m benchmarks.predict_memory --workdir=runs/small_cnn --figure=memory.png
+  python -m benchmarks.speed.predict_memory --workdir=runs/small_cnn --figure=benchmarks/speed/predict_memory.png
 """
 
 import itertools
@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from benchmarks.resident import watch
+from benchmarks.speed.resident import watch
 from data_prep.sample import render
 from fer_jax import cli
 

@@ -1,0 +1,1 @@
+"""How fast training and prediction are, and how much memory they take."""
