@@ -5,7 +5,6 @@ Where only the page is tested, the runs are made up.
 
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -13,22 +12,27 @@ from pathlib import Path
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from small_runs import make_evaluation, make_run
 
-from benchmarks.accuracy.published_page import Result, make_page
+from benchmarks.accuracy.published import reproduce
+from benchmarks.accuracy.published_page import SYSTEMS, Reproduction, System, make_page
 from fer_jax.config import flatten, load_config
 from fer_jax.devices import device_kind
 from fer_jax.reporting.metrics import classification_metrics
 from fer_jax.train import train
+from fer_jax.workdir import read_run
+
+TINY = ConfigDict({"name": "cnn", "channels": 1, "layers": ("max_pool", "max_pool", "flatten")})
+PARAMETERS = 12 * 12 * 7 + 7
 
 
-def reproduce(*arguments, data_dir="nowhere"):
+def published(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.accuracy.published", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=os.environ | {"FER2013_DIR": str(data_dir), "JAX_NUM_CPU_DEVICES": "1"},
     )
 
 
@@ -70,37 +74,37 @@ def stop_after_first_epoch(config, workdir):
             train(config, workdir)
 
 
-def test_goes_on_with_what_was_stopped_and_leaves_what_is_finished(tiny_data_dir, tmp_path):
-    runs, output = tmp_path / "runs", tmp_path / "page.md"
-    config = load_config("published/small_cnn")
+@pytest.fixture
+def tiny(tmp_path) -> System:
+    """A system of a tiny network, whose file asks for 25 epochs."""
+    path = tmp_path / "tiny.py"
+    lines = ["from ml_collections import ConfigDict", "from fer_jax.config import default_config"]
+    lines += ["def get_config():", "    config = default_config()", "    config.epochs = 25"]
+    lines += [f"    config.model = ConfigDict({TINY.to_dict()})", "    return config"]
+    path.write_text("\n".join(lines))
+    return System(str(path), PARAMETERS, "about 60 % validation")
+
+
+def test_resumes_what_was_stopped(tiny, tiny_data_dir, tmp_path, monkeypatch, capfd):
+    run = tmp_path / "run"
+    config = load_config(tiny.config)
     config.data_dir, config.epochs = str(tiny_data_dir), 2
-    config.eval_batch_size, config.memory_gib = 50, 2.0  # Of which the page does not tell.
-    stop_after_first_epoch(config, runs / "small_cnn")
+    config.eval_batch_size, config.memory_gib = 50, 2.0  # The page does not tell of these.
+    stop_after_first_epoch(config, run)
     # Of another checkpoint, as an evaluation in the meantime leaves it.
-    stale = runs / "small_cnn/eval/public_test/report.json"
+    stale = run / "eval/public_test/report.json"
     stale.parent.mkdir(parents=True, exist_ok=True)
     stale.write_text(json.dumps({"checkpoint_step": 0}))
-    finished = runs / "medium_cnn"
-    report = make_evaluated(finished)
-    (finished / "report.html").touch()
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
-    (runs / "large_cnn").mkdir()
-    (runs / "large_cnn/config.json").write_text("no JSON")
 
-    flags = (f"--workdir={runs}", "--epochs_scale=0.04")
-    systems = ("small_cnn", "medium_cnn", "large_cnn")
-    overrides = ("--", "--config.eval_batch_size=50")
-    only = f"--only={','.join(reversed(systems))}"
-    result = reproduce(*flags, only, f"--output={output}", *overrides, data_dir=tiny_data_dir)
-    assert result.returncode == 1, result.stderr  # For large_cnn, which spoils nothing else.
-    assert "Traceback" not in result.stderr
-    assert "resuming" in result.stderr
-    page = output.read_text()
-    assert result.stdout.strip() == page.strip()
-    table = read_table(page)
-    assert tuple(table) == systems
-    assert table["small_cnn"]["trained"] == "**in part**: 2 of 25 epochs, of a run planned for 2"
-    row, run = table["small_cnn"], runs / "small_cnn"
+    monkeypatch.setenv("FER2013_DIR", str(tiny_data_dir))
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    overrides = ["--config.eval_batch_size=50"]
+    reproduction = reproduce("tiny", tiny, run, epochs_scale=0.04, overrides=overrides)
+    assert "resuming" in capfd.readouterr().err
+    assert not reproduction.error
+    page = make_page([reproduction], tmp_path / "pictures", command="")
+    row = read_table(page)["tiny"]
+    assert row["trained"] == "**in part**: 2 of 25 epochs, of a run planned for 2"
     reports = {
         split: json.loads((run / "eval" / split / "report.json").read_text())
         for split in ("validation_20", "public_test")
@@ -110,14 +114,14 @@ def test_goes_on_with_what_was_stopped_and_leaves_what_is_finished(tiny_data_dir
     best = max(history, key=lambda epoch: (epoch["val_accuracy"], epoch["epoch"]))
     assert [report["checkpoint_step"] for report in reports.values()] == 2 * [best["step"]]
     assert reports["public_test"]["n"] == 35
-    assert row["parameters"] == "319,527, as published"
+    assert row["parameters"] == f"{PARAMETERS:,}, as published"
     assert row["validation"] == accuracy(reports["validation_20"])
     assert row["public_test"] == accuracy(reports["public_test"])
     assert row["macro F1"] == f"{100 * reports['public_test']['macro_f1']:.1f} %"
     assert row["chosen by"] == "val_accuracy on validation_20"
     assert row["seed"] == "0"
     assert row["hardware"] == f"{jax.device_count()} x {device_kind()}"
-    links = re.findall(r"!\[.* of small_cnn\]\((.*)\)", page)
+    links = re.findall(r"!\[.* of tiny\]\((.*)\)", page)
     assert len(links) == 2
     for link in links:
         picture = tmp_path / link
@@ -127,9 +131,29 @@ def test_goes_on_with_what_was_stopped_and_leaves_what_is_finished(tiny_data_dir
     assert not (run / "eval/private_test").exists()
     assert not (run / "eval/test").exists()
 
+
+def test_leaves_what_is_finished_and_goes_on_after_a_failure(tmp_path):
+    runs, output = tmp_path / "runs", tmp_path / "page.md"
+    finished = runs / "medium_cnn"
+    runs.mkdir()
+    report = make_evaluated(finished)
+    (finished / "report.html").touch()
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    (runs / "small_cnn").mkdir()
+    (runs / "small_cnn/config.json").write_text("no JSON")
+    result = published(f"--workdir={runs}", "--only=medium_cnn,small_cnn", f"--output={output}")
+    assert result.returncode == 1, result.stderr  # For small_cnn, which spoils nothing else.
+    assert "Traceback" not in result.stderr
+    page = output.read_text()
+    assert result.stdout.strip() == page.strip()
+    table = read_table(page)
+    assert tuple(table) == ("small_cnn", "medium_cnn")
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
     assert table["medium_cnn"]["public_test"] == accuracy(report)
-    assert "is no workdir of a run" in table["large_cnn"]["trained"]
+    assert table["small_cnn"]["parameters"] == "319,527, as published"
+    assert "is no workdir of a run" in table["small_cnn"]["trained"]
+    for link in re.findall(r"!\[.* of medium_cnn\]\((.*)\)", page):
+        assert (tmp_path / link).exists()
 
 
 def make_evaluated(workdir: Path, **config) -> dict:
@@ -148,11 +172,11 @@ def make_evaluated(workdir: Path, **config) -> dict:
 
 def tabulate(name: str, workdir: Path, **known) -> tuple[dict[str, str], str]:
     """Returns the row and the page of a run, read as it is."""
-    result = Result(name, workdir, **known)
-    result.read()
+    run = Reproduction(name, SYSTEMS[name], workdir, **known)
+    run.read()
     for path in sorted(workdir.glob("eval/*/report.json")):
-        result.reports[path.parent.name] = json.loads(path.read_text())
-    page = make_page([result], None)
+        run.reports[path.parent.name] = json.loads(path.read_text())
+    page = make_page([run], None, command="")
     return read_table(page)[name], page
 
 
@@ -198,8 +222,7 @@ def test_an_ensembles_row_has_its_members_and_their_seeds(tmp_path):
 )
 def test_a_row_says_how_much_was_trained(planned, told, ended, trained, tmp_path):
     run = make_run(tmp_path / "run", epochs=told, best_by="val_loss")
-    facts = json.loads((run / "config.json").read_text())
-    config = flatten(facts["config"]) | {"epochs": planned, "seed": 3, "of_later_code": 1}
+    config = flatten(read_run(run)["config"]) | {"epochs": planned, "seed": 3, "of_later_code": 1}
     if ended:
         (run / "report.html").touch()
     row, _ = tabulate("small_cnn", run, config=config)
@@ -218,7 +241,8 @@ def test_a_reason_names_no_folder_and_breaks_no_table(tmp_path):
     error = f"fer_jax.main: no <weights> | in {tmp_path}/vgg16.h5; give one"
     row, _ = tabulate("vgg16_transfer", tmp_path, error=error)
     assert row["trained"].endswith(r"no &lt;weights&gt; \| in …/vgg16.h5; give one")
-    assert str(tmp_path) not in make_page([Result("densenet", tmp_path, error=error)], None)
+    run = Reproduction("densenet", SYSTEMS["densenet"], tmp_path, error=error)
+    assert str(tmp_path) not in make_page([run], None, command="")
     assert tabulate("resnet", tmp_path)[0]["trained"] == "**not trained**"
 
 
@@ -228,7 +252,7 @@ def test_a_mistake_ends_in_one_line_and_status_2(tmp_path):
         (["--epochs_scale=1.5"], "epochs_scale"),
         (["stray"], "unexpected 'stray'"),
     ):
-        result = reproduce(f"--workdir={tmp_path / 'runs'}", *flags)
+        result = published(f"--workdir={tmp_path / 'runs'}", *flags)
         assert result.returncode == 2, result.stderr
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1

@@ -1,24 +1,23 @@
 """The published systems: what was published of each, what our runs reach, and both on a page."""
 
 import dataclasses
-import datetime
 import html
 import io
-import math
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks import table
 from fer_jax.data.contract import CLASS_NAMES
 from fer_jax.errors import write_atomically
+from fer_jax.workdir import CONFIG, IMMATERIAL, METRICS, PAGE, flatten, read_history, read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLIT = "public_test"
-"""The images that all are evaluated on."""
+"""The images that all systems are evaluated on."""
 
 _HEADINGS = (
     *("system", "parameters", "published", "validation", SPLIT, "macro F1", "weighted F1"),
@@ -28,12 +27,12 @@ _COLOURS = 64  # Enough for the pictures, at a third of their size.
 
 
 class System(NamedTuple):
-    """What a write-up says of its system, and the config that reproduces it.
+    """A system as its write-up describes it, and the config that reproduces it.
 
     Attributes:
-      config: file.
-      parameters: in total; 0: it does not say, or there is no write-up.
-      published: what it reached, and on which images.
+      config: file of the config.
+      parameters: total number of parameters; 0 if there is no write-up, or it does not say.
+      published: published result, and the images that it is on.
       per_class: precision, recall and F1 of each of `CLASS_NAMES`, in percent.
     """
 
@@ -89,22 +88,24 @@ SYSTEMS = {
 
 
 @dataclasses.dataclass
-class Result:
-    """What is known of a system; the rest is empty.
+class Reproduction:
+    """Our run of a system, as far as it got. Fields are empty until then.
 
     Attributes:
-      name: a key of `SYSTEMS`.
-      workdir: where its run is, or will be.
-      config: the file's, flattened.
-      parameters: of that network, in total.
+      name: name of the system.
+      system: what was published.
+      workdir: folder of the run.
+      config: config of the system's file, flattened.
+      parameters: total number of parameters of that network.
       facts: config.json of the run.
-      history: metrics.jsonl.
-      ended: the run left its last page: all its epochs are done, or it stopped early.
-      reports: report.json by split, of the best checkpoint.
-      error: why it did not get further, in one line.
+      history: metrics.jsonl of the run.
+      ended: whether the run wrote its last page: all its epochs are done, or it stopped early.
+      reports: report.json of the best checkpoint on each split.
+      error: the reason why it got no further, in one line.
     """
 
     name: str
+    system: System
     workdir: Path
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     parameters: int = 0
@@ -115,109 +116,89 @@ class Result:
     error: str = ""
 
     @property
-    def system(self) -> System:
-        """What was published."""
-        return SYSTEMS[self.name]
-
-    @property
     def changes(self) -> dict[str, Any]:
-        """What the run was told and the config file says otherwise."""
-        from fer_jax.workdir import IMMATERIAL, flatten
-
-        told = flatten(self.facts["config"])
-        # These do not change what a run comes to, but for batches from elsewhere, drawn alike.
+        """The run's knobs whose values are not those of the config file."""
+        # These do not change the result of a run. Batches from elsewhere are drawn alike.
         indifferent = (*IMMATERIAL, "input", "eval_batch_size", "checkpoint_every_steps")
         return {
             key: value
-            for key, value in told.items()
+            for key, value in flatten(self.facts["config"]).items()
             if key not in indifferent and self.config.get(key) != value
         }
 
     def read(self) -> None:
-        """Reads what the run has left so far, but for its evaluations.
+        """Reads what the run has left so far, except its evaluations.
 
         Raises:
-          UserError: a file of it is not whole.
+          UserError: one of its files is damaged.
         """
-        from fer_jax.workdir import read_history, read_run
-
-        if (self.workdir / "config.json").exists():
+        if (self.workdir / CONFIG).exists():
             self.facts = read_run(self.workdir)
-        if (self.workdir / "metrics.jsonl").exists():
-            self.history = read_history(self.workdir / "metrics.jsonl")
-        self.ended = (self.workdir / "report.html").exists()
+        if (self.workdir / METRICS).exists():
+            self.history = read_history(self.workdir / METRICS)
+        self.ended = (self.workdir / PAGE).exists()
 
 
-def make_page(results: Sequence[Result], pictures: Path | None) -> str:
+def make_page(runs: Sequence[Reproduction], pictures: Path | None, *, command: str) -> str:
     """Returns the page in Markdown, which stands beside the folder of its pictures.
 
     Args:
-      results: one or more.
-      pictures: folder to draw a curve and a confusion matrix of each into; None: no pictures.
+      runs: one run or more.
+      pictures: folder for a figure of curves and a confusion matrix of each run; None: no pictures.
+      command: the command that is shown.
     """
-    rows = [_row(result) for result in results]
-    return "\n".join(
-        [
-            "# The published systems, reproduced",
-            "",
-            "Ours is one run of each, at the epoch that did best by what it was chosen by; ± is "
-            "one standard error over the images, but of networks each by itself their standard "
-            "deviation, and F1 is of public_test. Only a row that says so was trained in full. "
-            "What was published names the images it was measured on. "
-            f"{_circumstances(results)}",
-            "",
-            "    python -m benchmarks.accuracy.published --workdir=DIR",
-            "",
-            f"| {' | '.join(_HEADINGS)} |",
-            f"|{len(_HEADINGS) * '---|'}",
-            *(f"| {' | '.join(row.get(key, '-') for key in _HEADINGS)} |" for row in rows),
-            "",
-            *(line for result in results for line in _section(result, pictures)),
-        ]
+    text = (
+        "One run each, at its best epoch by the score in the column `chosen by`. ± is one standard "
+        "error over the images; for members each by itself it is their standard deviation. F1 is "
+        f"of {SPLIT}. Only a row that says so was trained in full. The published figure names the "
+        f"images it was measured on. {_circumstances(runs)}"
     )
+    rows = ([_row(run).get(heading, "-") for heading in _HEADINGS] for run in runs)
+    lines = table.table(_HEADINGS, rows, words=len(_HEADINGS))
+    sections = [section for run in runs for section in _sections(run, pictures)]
+    return table.page("The published systems, reproduced", text, command, lines, *sections)
 
 
-def _circumstances(results: Sequence[Result]) -> str:
-    """Returns with which versions and data the runs were made."""
-    runs = [result.facts for result in results if result.history]
-    versions = [f"jax {run['versions']['jax']}" for run in runs]
-    data = [f"{run['data']['source']} of fingerprint {run['data']['fingerprint']}" for run in runs]
-    facts = {"Versions": versions, "Data": data, "Tabulated": [str(datetime.date.today())]}
-    return " ".join(
-        f"{title}: {'; '.join(dict.fromkeys(each))}." for title, each in facts.items() if each
+def _circumstances(runs: Sequence[Reproduction]) -> str:
+    """Returns the versions and data of the runs, and today's date."""
+    trained = [run.facts for run in runs if run.history]
+    versions = (f"jax {facts['versions']['jax']}" for facts in trained)
+    data = (
+        f"{facts['data']['source']} of fingerprint {facts['data']['fingerprint']}"
+        for facts in trained
     )
+    return table.circumstances(*versions, *data)
 
 
-def _row(result: Result) -> dict[str, str]:
-    """Returns what is known of a row of the table, by its heading."""
+def _row(run: Reproduction) -> dict[str, str]:
+    """Returns the known cells of a row of the table, by heading."""
     from fer_jax.reporting.run_page import describe_speed
 
-    system = result.system
+    system = run.system
     row = {
-        "system": f"`{result.name}`",
-        "parameters": f"{result.parameters:,}" if result.parameters else "-",
+        "system": f"`{run.name}`",
+        "parameters": f"{run.parameters:,}" if run.parameters else "-",
         "published": system.published,
-        "trained": _trained(result),
+        "trained": _trained(run),
     }
     if system.parameters:
-        same = system.parameters == result.parameters
+        same = system.parameters == run.parameters
         row["parameters"] += ", as published" if same else f", published {system.parameters:,}"
-    if result.history:
-        config, devices = result.facts["config"], result.facts["devices"]
-        speed = describe_speed(result.history, config)
-        processes = f" in {devices['processes']} processes" if devices["processes"] > 1 else ""
-        seeds = range(config["seed"], config["seed"] + config.get("ensemble", 1))
+    if run.history:
+        config = run.facts["config"]
+        speed = describe_speed(run.history, config)
+        seeds = {config["seed"], config["seed"] + config["ensemble"] - 1}
         row |= {
             "images/s": speed["images/s (median)"],
             "training time": speed["training time"],
-            "seed": " to ".join(map(str, sorted({seeds[0], seeds[-1]}))),
+            "seed": " to ".join(map(str, sorted(seeds))),
             "chosen by": f"{config['best_by']} on {config['validation_split']}",
-            "hardware": f"{devices['count']} x {devices['kind']}{processes}",
+            "hardware": table.hardware(run.facts["devices"]),
         }
         split = config["validation_split"]
-        if split != SPLIT and (report := result.reports.get(split)):
+        if split != SPLIT and (report := run.reports.get(split)):
             row["validation"] = _accuracy(report)
-    if report := result.reports.get(SPLIT):
+    if report := run.reports.get(SPLIT):
         row |= {
             SPLIT: _accuracy(report),
             "macro F1": f"{100 * report['macro_f1']:.1f} %",
@@ -227,84 +208,81 @@ def _row(result: Result) -> dict[str, str]:
 
 
 def _accuracy(report: Mapping[str, Any]) -> str:
-    accuracy, n = report["accuracy"], report["n"]
-    error = math.sqrt(accuracy * (1 - accuracy) / n)
-    text = f"{100 * accuracy:.2f} ± {100 * error:.2f} % (n = {n:,})"
+    n = report["n"]
+    text = f"{table.accuracy(report['accuracy'], n)} % (n = {n:,})"
     if members := report.get("members"):
         text += f"; each by itself {100 * members['mean']:.2f} ± {100 * members['sd']:.2f} %"
     return text
 
 
-def _trained(result: Result) -> str:
-    """Returns how much of what the config asks for was trained, and what went wrong."""
-    reason = f"; {_plain(result.error)}" if result.error else ""
-    if not result.history:
-        return f"**not trained**{', no epoch is done yet' if result.facts else ''}{reason}"
-    planned, own_plan = result.config["epochs"], result.facts["config"]["epochs"]
-    done = f"{len(result.history)} of {planned} epochs"
-    altered = {key: value for key, value in result.changes.items() if key not in ("epochs", "seed")}
+def _trained(run: Reproduction) -> str:
+    """Returns how much of the config's training was done, and what went wrong."""
+    reason = f"; {_plain(run.error)}" if run.error else ""
+    if not run.history:
+        return f"**not trained**{', no epoch is done yet' if run.facts else ''}{reason}"
+    planned, own_plan = run.config["epochs"], run.facts["config"]["epochs"]
+    done = f"{len(run.history)} of {planned} epochs"
+    altered = {key: value for key, value in run.changes.items() if key not in ("epochs", "seed")}
     if altered:
         how = "altered"
         done += f", with {_plain(', '.join(f'{key}={value}' for key, value in altered.items()))}"
     else:
-        how = "in full" if result.ended and own_plan >= planned else "in part"
+        how = "in full" if run.ended and own_plan >= planned else "in part"
     if own_plan != planned:
         done += f", of a run planned for {own_plan}"
-    if not result.ended:
+    if not run.ended:
         done += ", not ended"
-    elif len(result.history) < own_plan:
+    elif len(run.history) < own_plan:
         done += ", then stopped early by the validation loss"
     return f"**{how}**: {done}{reason}"
 
 
 def _plain(text: str) -> str:
-    """Returns text as Markdown, with no folder of this machine."""
-    text = re.sub(r"(?<![\w.])/[^\s'\"`:;,]*/", "…/", text)
-    return html.escape(text, quote=False).replace("|", "\\|")
+    """Returns text as Markdown, without this machine's folders."""
+    return html.escape(table.hide_folders(text), quote=False).replace("|", "\\|")
 
 
-def _section(result: Result, pictures: Path | None) -> Iterator[str]:
-    """Yields lines on a system that has been evaluated; draws its pictures into that folder."""
-    if SPLIT not in result.reports:
+def _sections(run: Reproduction, pictures: Path | None) -> Iterator[Sequence[str]]:
+    """Yields blocks of lines about a system that was evaluated; draws its pictures."""
+    if SPLIT not in run.reports:
         return
-    told = [f"--config.{key}={value}" for key, value in result.changes.items()]
-    command = ["python", "-m", "fer_jax.main", f"--config={result.system.config}", *told]
-    yield from (f"## {result.name}", "", f"    {shlex.join(command)}", "")
-    yield from _per_class(result)
-    yield ""
+    told = [f"--config.{key}={value}" for key, value in run.changes.items()]
+    command = ["python", "-m", "fer_jax.main", f"--config={run.system.config}", *told]
+    yield [f"## {run.name}"]
+    yield [f"    {shlex.join(command)}"]
+    yield _per_class(run)
     if pictures is not None:
-        for what, figure in _figures(result).items():
-            path = pictures / f"{result.name}_{what.replace(' ', '_')}.png"
+        for what, figure in _figures(run).items():
+            path = pictures / f"{run.name}_{what.replace(' ', '_')}.png"
             write_atomically(path, _small_png(figure))
-            yield from (f"![{what} of {result.name}]({pictures.name}/{path.name})", "")
+            yield [f"![{what} of {run.name}]({pictures.name}/{path.name})"]
 
 
-def _per_class(result: Result) -> Iterator[str]:
-    published = dict(zip(CLASS_NAMES, result.system.per_class, strict=False))
+def _per_class(run: Reproduction) -> list[str]:
+    published = dict(zip(CLASS_NAMES, run.system.per_class, strict=False))
     headings = [SPLIT]
     for heading in ("precision", "recall", "F1"):
         headings += [heading, "published"] if published else [heading]
-    headings.append("support")
-    yield f"| {' | '.join(headings)} |"
-    yield f"|---{'|---:' * (len(headings) - 1)}|"
-    for name, of_class in result.reports[SPLIT]["per_class"].items():
+    rows = []
+    for name, of_class in run.reports[SPLIT]["per_class"].items():
         cells = [name]
         for index, key in enumerate(("precision", "recall", "f1")):
             cells.append(f"{100 * of_class[key]:.1f}")
             if published:
                 cells.append(str(published[name][index]))
-        yield f"| {' | '.join([*cells, str(of_class['support'])])} |"
+        rows.append([*cells, str(of_class["support"])])
+    return table.table([*headings, "support"], rows, words=1)
 
 
-def _figures(result: Result) -> dict[str, "Figure"]:
+def _figures(run: Reproduction) -> dict[str, "Figure"]:
     import numpy as np
 
     from fer_jax.reporting.figures import plot_confusion_matrix, plot_curves
 
-    report = result.reports[SPLIT]
+    report = run.reports[SPLIT]
     matrix = np.array(report["confusion_matrix"])
     return {
-        "curves": plot_curves(result.history),
+        "curves": plot_curves(run.history),
         "confusion matrix": plot_confusion_matrix(matrix, report["classes"]),
     }
 

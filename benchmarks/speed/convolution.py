@@ -2,112 +2,104 @@
 
 Example:
   python -m benchmarks.speed.convolution --output=benchmarks/speed/convolution.md
-  python -m benchmarks.speed.convolution --configs=configs/efficientnet.py,configs/convnext.py
+  python -m benchmarks.speed.convolution --configs=efficientnet,convnext
 
-The first choice is XLA's own, the second takes oneDNN's kernels, the third our forms of gradients
-besides, and the fourth Winograd's convolution where it has fewer multiplications: what we train
-with, see `fer_jax.kernels.convolution`. In float32, and the last in bfloat16 where the processor is
-made for it; Adam, one and the same batch; each takes two steps, of which the second is timed, for
-its memory is warm, and gives way to the next.
+The first choice is XLA's own convolution. The second takes oneDNN's kernels, the third also our
+forms of the gradients, and the fourth also Winograd's algorithm where it saves multiplications:
+this is what a run has, see `fer_jax.kernels.convolution`. These are in float32; a last choice is in
+bfloat16 if the processor is made for it. All train with Adam on one batch. Each takes two steps and
+gives way to the next; the second step is timed, because its memory is warm.
 """
 
-import datetime
-import functools
-import runpy
-import statistics
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jax
 from absl import flags
 
-from benchmarks.speed.time_fer_jax import Training, hardware
+from benchmarks import table
 from fer_jax import cli
-from fer_jax.devices import compiler_options, supported_dtype
-from fer_jax.errors import UserError, write_atomically
-from fer_jax.kernels.context import convolutions
+from fer_jax.config import load_config
 
 CONFIGS = (
-    *("configs/published/small_cnn.py", "configs/published/medium_cnn.py"),
-    *("configs/published/large_cnn.py", "configs/published/three_emotions.py", "configs/resnet.py"),
+    *("published/small_cnn", "published/medium_cnn", "published/large_cnn"),
+    *("published/three_emotions", "resnet"),
 )
-
-
-CHOICES: dict[str, tuple[Callable[[], dict], tuple[str, ...], str]] = {
-    "XLA's own": (dict, (), "float32"),
-    "oneDNN": (compiler_options, (), "float32"),
-    "oneDNN, our gradients": (compiler_options, ("gradients",), "float32"),
-    "oneDNN, our gradients, Winograd": (compiler_options, ("gradients", "winograd"), "float32"),
-    "oneDNN, our gradients, bfloat16": (compiler_options, ("gradients", "winograd"), "bfloat16"),
+CHOICES = {
+    "XLA's own": (False, (), "float32"),
+    "oneDNN": (True, (), "float32"),
+    "oneDNN, our gradients": (True, ("gradients",), "float32"),
+    "oneDNN, our gradients, Winograd": (True, ("gradients", "winograd"), "float32"),
+    "oneDNN, our gradients, bfloat16": (True, ("gradients", "winograd"), "bfloat16"),
 }
-"""The compiler's options, our forms of a convolution, and the type to compute in."""
+"""Whether the compiler has our options, our forms of a convolution, and the type to compute in."""
 
-_CONFIGS = flags.DEFINE_list("configs", list(CONFIGS), "Files of the networks to time.")
-_STEPS = flags.DEFINE_integer("steps", 20, "How many steps of each choice are timed.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
-_OUTPUT = flags.DEFINE_string("output", None, "Markdown file to write the table to.")
+
+def define_flags() -> None:
+    """Defines --configs and the others."""
+    flags.DEFINE_list("configs", list(CONFIGS), "Networks to time: names or files of configs.")
+    flags.DEFINE_integer("steps", 20, "Number of timed steps of each choice.")
+    flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
+    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
 
 
 def main(arguments: Sequence[str]) -> None:
     """Times all choices, prints the table and writes it."""
     cli.refuse_arguments(arguments)
-    if missing := [file for file in _CONFIGS.value if not Path(file).is_file()]:
-        raise UserError(f"--configs has {missing[0]}, which is no file; name files of configs/")
+    options = flags.FLAGS
+    for name in options.configs:
+        load_config(name)  # A wrong name is reported at once.
     cli.use_huge_pages()
     cli.set_up_jax()
-    jax.config.update("jax_enable_compilation_cache", False)  # As nothing of oneDNN's can be kept.
-    lines = [
-        "# Convolutions on a CPU",
-        "",
-        f"Images/s by whole training steps of {_BATCH_SIZE.value} images, median of "
-        f"n = {_STEPS.value} (least to most), and the median of the speed-up over the first row's "
-        f"step of the same turn. jax {jax.__version__}; {hardware()}; {datetime.date.today()}.",
-        "",
-        f"    python -m benchmarks.speed.convolution {' '.join(sys.argv[1:])}",
-        "",
-        "| network | convolutions | images/s | speed-up |",
-        "|---|---|---:|---:|",
-    ]
-    for file in _CONFIGS.value:
-        times = _time(file)
-        baseline = next(iter(times.values()))
-        for choice, seconds in times.items():
-            rates = [_BATCH_SIZE.value / each for each in seconds]
-            ratio = statistics.median(a / b for a, b in zip(baseline, seconds, strict=True))
-            lines.append(
-                f"| {Path(file).stem} | {choice} | {statistics.median(rates):,.0f} "
-                f"({min(rates):,.0f} to {max(rates):,.0f}) | {ratio:.2f} |"
-            )
-            print(lines[-1], flush=True)
-    text = "\n".join([*lines, ""])
-    print(text)
-    if _OUTPUT.value:
-        write_atomically(_OUTPUT.value, text)
+    import jax
+
+    from fer_jax.devices import describe_devices
+
+    rows = []
+    for name in options.configs:
+        for row in measure(name, steps=options.steps, batch_size=options.batch_size):
+            rows.append([Path(name).stem, *row])
+            print(table.row(rows[-1]), flush=True)
+    circumstances = table.circumstances(
+        f"jax {jax.__version__}", table.hardware(describe_devices())
+    )
+    text = (
+        f"Images/s of whole training steps of {options.batch_size} images: median of "
+        f"n = {options.steps} (least to most). The speed-up is over the first row's step in the "
+        f"same turn, again the median. {circumstances}"
+    )
+    headings = ("network", "convolutions", "images/s", "speed-up")
+    lines = table.table(headings, rows, words=2)
+    page = table.page("Convolutions on a CPU", text, table.command("speed.convolution"), lines)
+    table.publish(page, options.output)
 
 
-def _time(config_file: str) -> dict[str, list[float]]:
-    """Returns the seconds of each step of each choice."""
-    config = runpy.run_path(config_file)["get_config"]()
+def measure(name: str, *, steps: int, batch_size: int) -> Iterator[tuple[str, str, str]]:
+    """Yields choice, images/s and speed-up over the first choice, for one network."""
+    from benchmarks.speed.training import Training
+    from fer_jax.devices import supported_dtype
+    from fer_jax.kernels.context import convolutions
+
+    config = load_config(name)
     config.optimizer = "adam"
-    trained = {}
-    for choice, (options, forms, config.dtype) in CHOICES.items():
+    trainings, trained = {}, {}
+    for choice, (ours, forms, config.dtype) in CHOICES.items():
         if config.dtype != supported_dtype(config.dtype, training=True):
             continue
-        training = Training(config, images=1_000, batch_size=_BATCH_SIZE.value)
-        make = functools.partial(training.one_batch, options())
+        if config.dtype not in trainings:
+            trainings[config.dtype] = Training(config, images=batch_size, batch_size=batch_size)
+        training = trainings[config.dtype]
         with convolutions(*forms):  # The step is traced here.
-            trained[choice] = training, training.first_step(make)[0]
-    times: dict[str, list[float]] = {choice: [] for choice in trained}
-    for _ in range(_STEPS.value):
+            trained[choice] = training, training.compile("one batch", None if ours else {})
+    seconds: dict[str, list[float]] = {choice: [] for choice in trained}
+    for _ in range(steps):
         for choice, (training, advance) in trained.items():
-            training.advance(advance)
-            started = time.perf_counter()
-            training.advance(advance)
-            times[choice].append(time.perf_counter() - started)
-    return times
+            training.call(advance)
+            seconds[choice].append(training.call(advance))
+    first = next(iter(seconds.values()))
+    for choice, own in seconds.items():
+        rates = [batch_size / each for each in own]
+        yield choice, table.median(rates), table.median_ratio(first, own)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

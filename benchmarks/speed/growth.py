@@ -3,15 +3,14 @@
 Example:
   python -m benchmarks.speed.growth --output=benchmarks/speed/growth.md
 
-Writes a table, and a figure beside it. Time is that of the small CNN on random images in memory,
-drawn and augmented as in training, in batches of 64 where the data grow, and on as many images as
-FER-2013 has to train on where the batch grows; the sizes take turns. Memory is that of a run of
-many short epochs on drawn faces, with all it does after each: evaluation, checkpoint, TensorBoard.
+Time is that of the small CNN on random images in memory,
+drawn and augmented as in training: in batches of 64 as the data grow, and on as many images as
+FER-2013 has to train on as the batch grows. The sizes take turns. Memory is that of a run of many
+short epochs on drawn faces, with everything a run does after each: evaluation, checkpoint and
+TensorBoard.
 """
 
-import datetime
 import itertools
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,23 +19,17 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from benchmarks import table
 from benchmarks.speed.resident import watch
-from benchmarks.speed.time_fer_jax import Training, hardware
 from fer_jax import cli
 from fer_jax.config import load_config
 from fer_jax.data.contract import PUBLISHED_COUNTS
-from fer_jax.errors import write_atomically
-from fer_jax.training.input import INPUTS
-
-_OUTPUT = flags.DEFINE_string("output", None, "Markdown file; the figure gets the ending .png.")
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each size is timed.")
-_SECONDS = flags.DEFINE_float("seconds", 5.0, "How long each timing lasts.")
-_EPOCHS = flags.DEFINE_integer("epochs", 100, "Of the run whose memory is watched.")
-
-_INPUT = flags.DEFINE_enum("input", "host", list(INPUTS), "Where batches come from.")
+from fer_jax.workdir import METRICS
 
 _CONFIG = "configs/published/small_cnn.py"
-_STEPS = 5  # in an epoch of that run
+_STEPS = 5
+"""Steps in an epoch of the run whose memory is watched."""
+
 _TIMES = (1, 4, 16)
 _BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 
@@ -44,96 +37,76 @@ Times = Mapping[int, Sequence[float]]
 """From a size to microseconds per image, one for each round."""
 
 
+def define_flags() -> None:
+    """Defines --output and the others."""
+    flags.DEFINE_string("output", None, "Markdown file to write the tables to.")
+    flags.DEFINE_integer("rounds", 3, "Number of timings of each size.")
+    flags.DEFINE_float("seconds", 5.0, "Length of each timing.")
+    flags.DEFINE_integer("epochs", 100, "Epochs of the run whose memory is watched.")
+    flags.DEFINE_enum("input", "host", ["host", "device"], "Where batches come from.")
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Measures, prints the tables, and draws the figure."""
+    """Measures, and prints and writes the tables."""
     cli.refuse_arguments(arguments)
     cli.use_huge_pages()
     cli.set_up_jax()
-    memory = _watch_epochs()
+    from fer_jax.devices import describe_devices
+
+    options = flags.FLAGS
+    memory = _watch_epochs(options.epochs)
     images = sum(PUBLISHED_COUNTS["train"])
     by_data = _time(_TIMES, lambda times: (times * images, 64))
     by_batch = _time(_BATCH_SIZES, lambda size: (images, size))
-    text = _page(by_data, by_batch, memory)
-    print(text)
-    if _OUTPUT.value:
-        write_atomically(_OUTPUT.value, text)
-        _plot(by_data, by_batch, memory, Path(_OUTPUT.value).with_suffix(".png"))
+
+    hardware = table.hardware(describe_devices())
+    text = (
+        f"Microseconds per image: median of n = {options.rounds} (least to most), `{_CONFIG}`, "
+        f"input = {options.input}; {table.circumstances(hardware)}"
+    )
+    blocks = [
+        table.table(
+            [title, "µs per image"],
+            [[f"{size:,}", table.median(taken)] for size, taken in times.items()],
+            words=0,
+        )
+        for title, times in (("times FER-2013", by_data), ("images in a batch", by_batch))
+    ]
+    looks = memory[np.linspace(0, len(memory) - 1, 5).astype(int)]
+    rows = [[f"{epoch:.0f}", f"{resident:,.0f}"] for epoch, resident in looks]
+    blocks.append(table.table([f"epoch of {_STEPS} steps", "resident MiB"], rows, words=0))
+    page = table.page("Growth of training", text, table.command("speed.growth"), *blocks)
+    table.publish(page, options.output)
 
 
 def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> Times:
+    from benchmarks.speed.training import Training
+
+    options = flags.FLAGS
     times: dict[int, list[float]] = {size: [] for size in sizes}
-    for _, size in itertools.product(range(_ROUNDS.value), sizes):
+    for _, size in itertools.product(range(options.rounds), sizes):
         images, batch_size = arguments(size)
-        config = load_config("published/small_cnn")
-        training = Training(config, images=images, batch_size=batch_size)
-        times[size].append(1e6 / training.rate(training.feed(_INPUT.value), _SECONDS.value))
+        training = Training(load_config(_CONFIG), images=images, batch_size=batch_size)
+        rate = training.rate(training.compile(options.input), options.seconds)
+        times[size].append(1e6 / rate)
     return times
 
 
-def _watch_epochs() -> np.ndarray:
-    """Returns epochs done and the median of resident MiB while so many were, float[epochs, 2]."""
+def _watch_epochs(epochs: int) -> np.ndarray:
+    """Returns each epoch's number and its median of resident MiB, float[epochs, 2]."""
     with tempfile.TemporaryDirectory() as folder:
-        metrics = Path(folder) / "run" / "metrics.jsonl"
+        metrics = Path(folder) / "run" / METRICS
         command = [sys.executable, "-m", "fer_jax.main", f"--config={_CONFIG}"]
         command += [f"--config.data_dir={folder}/data", "--config.data_source=sample"]
-        command += [f"--config.epochs={_EPOCHS.value}", f"--config.steps_per_epoch={_STEPS}"]
+        command += [f"--config.epochs={epochs}", f"--config.steps_per_epoch={_STEPS}"]
         looks = watch(
             [*command, f"--workdir={metrics.parent}"],
             at=lambda: len(metrics.read_text().splitlines()) if metrics.exists() else 0,
         )
-    # After the last epoch comes the report, which takes memory of its own.
-    done = range(1, _EPOCHS.value)
+    # The last epoch is left out: the report after it takes memory of its own.
+    done = range(1, epochs)
     return np.array([(epoch, np.median(looks[looks[:, 0] == epoch, 1])) for epoch in done])
 
 
-def _page(by_data: Times, by_batch: Times, memory: np.ndarray) -> str:
-    lines = [
-        "# Growth of training",
-        "",
-        f"Microseconds per image, median of n = {_ROUNDS.value} (least to most), `{_CONFIG}`, "
-        f"input = {_INPUT.value}; {hardware()}; {datetime.date.today()}.",
-        "",
-        f"    python -m benchmarks.speed.growth {' '.join(sys.argv[1:])}",
-    ]
-    for title, times in (("times FER-2013", by_data), ("images in a batch", by_batch)):
-        lines += ["", f"| {title} | µs per image |", "|---:|---:|"]
-        for size, taken in times.items():
-            spread = f"({min(taken):,.0f} to {max(taken):,.0f})"
-            lines.append(f"| {size:,} | {statistics.median(taken):,.0f} {spread} |")
-    lines += ["", f"| epoch of {_STEPS} steps | resident MiB |", "|---:|---:|"]
-    for epoch, resident in memory[np.linspace(0, len(memory) - 1, 5).astype(int)]:
-        lines.append(f"| {epoch:.0f} | {resident:,.0f} |")
-    return "\n".join([*lines, ""])
-
-
-def _plot(by_data: Times, by_batch: Times, memory: np.ndarray, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.2), dpi=150, layout="constrained")
-    data, batch, epochs = figure.subplots(1, 3)
-    for axes, times, label in (
-        (data, by_data, "times FER-2013"),
-        (batch, by_batch, "images in a batch"),
-    ):
-        middle = np.array([statistics.median(taken) for taken in times.values()])
-        least, most = np.array([(min(taken), max(taken)) for taken in times.values()]).T
-        axes.errorbar(
-            list(times), middle, (middle - least, most - middle), fmt="o-", color="#0072B2"
-        )
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(list(times), [f"{size:,}" for size in times])
-        axes.minorticks_off()
-        axes.set_xlabel(label)
-        axes.set_ylabel("µs per image")
-    epochs.plot(*memory.T, color="#0072B2", linewidth=1)
-    epochs.set_xlabel("epoch")
-    epochs.set_ylabel("resident memory (MiB)")
-    for axes in (data, batch, epochs):
-        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
-        axes.spines[["top", "right"]].set_visible(False)
-    FigureCanvasAgg(figure).print_png(path)
-
-
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

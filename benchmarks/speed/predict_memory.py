@@ -1,7 +1,8 @@
 """Measures memory and speed of fer_jax.predict on 1,000 and on 10,000 files. Linux only.
 
 Example:
-  python -m benchmarks.speed.predict_memory --workdir=runs/small_cnn --figure=benchmarks/speed/predict_memory.png
+  python -m benchmarks.speed.predict_memory --workdir=runs/small_cnn \\
+      --figure=benchmarks/speed/predict_memory.png
 """
 
 import itertools
@@ -20,15 +21,18 @@ from benchmarks.speed.resident import watch
 from data_prep.sample import render
 from fer_jax import cli
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Of the run that predicts.", required=True)
-_FIGURE = flags.DEFINE_string("figure", None, "PNG to draw memory over time into.")
-
 _COUNTS = (1_000, 10_000)
 _SIZE = 96  # pixels a side
 
 
+def define_flags() -> None:
+    """Defines --workdir and --figure."""
+    flags.DEFINE_string("workdir", None, "Folder of the run that predicts.", required=True)
+    flags.DEFINE_string("figure", None, "PNG to draw memory over time into.")
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Runs the command on folders of drawn faces, and prints what it took."""
+    """Runs the command on folders of drawn faces, and prints time and memory."""
     cli.refuse_arguments(arguments)
     curves = {}
     with tempfile.TemporaryDirectory() as parent:
@@ -44,8 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     few, many = _COUNTS
     rate = (many - few) / (curves[many][-1, 0] - curves[few][-1, 0])
     print(f"{rate:,.0f} files/s after start-up; {os.cpu_count()} CPU cores, {_SIZE}x{_SIZE} JPEG")
-    if _FIGURE.value:
-        _plot(curves, Path(_FIGURE.value))
+    if flags.FLAGS.figure:
+        _plot(curves, Path(flags.FLAGS.figure))
 
 
 def _write_faces(folder: Path, count: int) -> None:
@@ -58,7 +62,8 @@ def _write_faces(folder: Path, count: int) -> None:
 
 def _watch(folder: Path) -> np.ndarray:
     """Returns seconds since the start and resident MiB, float[looks, 2]."""
-    command = [sys.executable, "-m", "fer_jax.predict", f"--workdir={_WORKDIR.value}", str(folder)]
+    workdir = flags.FLAGS.workdir
+    command = [sys.executable, "-m", "fer_jax.predict", f"--workdir={workdir}", str(folder)]
     start = time.perf_counter()
     return watch([*command, "--format=jsonl"], at=lambda: time.perf_counter() - start)
 
@@ -80,4 +85,4 @@ def _plot(curves: dict[int, np.ndarray], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, define_flags)

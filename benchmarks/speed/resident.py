@@ -15,15 +15,18 @@ _INTERVAL = 0.05  # seconds between two looks
 def watch(
     command: Sequence[str], at: Callable[[], float] = time.perf_counter
 ) -> Float[np.ndarray, "looks 2"]:
-    """Runs a command to its end; returns, for each look, what `at` said and the resident MiB.
+    """Runs a command to its end, without its standard output.
 
-    Its standard output is thrown away; where it fails, this process ends with its exit status.
+    If it fails, this process ends with its exit status.
+
+    Returns:
+      The value of `at` and the resident MiB at each look.
     """
     looks = []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
-        if "VmRSS:" in status:  # Not once it has ended, and waits to be noticed.
+        if "VmRSS:" in status:  # Missing once the command has ended.
             looks.append((at(), int(status.split("VmRSS:")[1].split()[0]) / 1024))
         time.sleep(_INTERVAL)
     if process.returncode:

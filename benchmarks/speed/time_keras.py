@@ -1,8 +1,8 @@
-"""Keras's side of `benchmarks.speed`, on TensorFlow; needs these two alone.
+"""Keras's side of `benchmarks.speed`, on TensorFlow; needs only these two.
 
-Prints that it is ready, then for each line that it reads one of JSON.
-`model.fit` over `tf.data`, with shift and flip of whole batches, Adam: what a good Keras programmer
-would write. Threads, and whether XLA compiles, are Keras's and TensorFlow's own choice.
+Prints that it is ready, then one line of JSON for each line that it reads. `model.fit` over
+`tf.data`, with shift and flip of whole batches, and Adam, as a good Keras programmer would write
+it. Keras and TensorFlow choose the threads, and whether XLA compiles.
 """
 
 import json
@@ -22,7 +22,7 @@ IMAGES = 20_000
 
 
 def build_cnn(x, entries: list):
-    """Adds the layers that fer_jax's layer list describes."""
+    """Adds the layers of fer_jax's layer list."""
     for entry in entries:
         name, *numbers = [entry] if isinstance(entry, str) else entry
         if name == "conv":
@@ -42,7 +42,7 @@ def build_cnn(x, entries: list):
 
 
 def conv_norm(x, features: int, kernel: int, stride: int = 1):
-    """Adds a convolution without bias, and batch normalisation."""
+    """Adds a convolution without bias, and a batch normalisation."""
     x = layers.Conv2D(features, kernel, stride, padding="same", use_bias=False)(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
@@ -60,14 +60,14 @@ def build_resnet(x, width: int):
 
 
 class Clock(keras.callbacks.Callback):
-    """Counts the steps of about so many seconds, after two to warm up, and ends the fit."""
+    """Counts steps over `limit` seconds, after two to warm up, and then ends the fit."""
 
     def __init__(self, limit: float):
         super().__init__()
         self.limit = limit
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
-        """Is called by Keras, with the number of the step."""
+        """Takes the number of the step from Keras."""
         if batch < 2:
             self.started = time.perf_counter()
         else:
@@ -76,7 +76,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def main(job: dict) -> None:
-    """Times what `job`, of `benchmarks.speed`, asks for."""
+    """Times what the job asks for, see `benchmarks.speed.sides`."""
     keras.utils.set_random_seed(0)
     model = job["model"]
     inputs = keras.Input((48, 48, 1), dtype="uint8")

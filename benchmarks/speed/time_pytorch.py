@@ -1,9 +1,9 @@
-"""PyTorch's side of `benchmarks.speed`; needs PyTorch and numpy alone.
+"""PyTorch's side of `benchmarks.speed`; needs only PyTorch and numpy.
 
-Prints that it is ready, then for each line that it reads one of JSON. Channels-last, images as
-uint8 in the memory of the device, shift and flip of whole batches, Adam: what a good PyTorch
-programmer would write. On a CPU the threads are PyTorch's own choice; on a GPU mixed precision,
-`torch.compile`, and that with CUDA graphs are timed besides.
+Prints that it is ready, then one line of JSON for each line that it reads. Channels-last, images as
+uint8 in the memory of the device, shift and flip of whole batches, and Adam, as a good PyTorch
+programmer would write it. On a CPU PyTorch chooses the threads. On a GPU mixed precision,
+`torch.compile`, and `torch.compile` with CUDA graphs are timed too.
 """
 
 import json
@@ -17,19 +17,16 @@ from torch import nn
 IMAGES = 20_000
 
 WAYS = {
-    "PyTorch": {"amp": False, "compiled": None},
-    "PyTorch, AMP bfloat16": {"amp": True, "compiled": None},
-    "PyTorch, AMP bfloat16, torch.compile": {"amp": True, "compiled": "default"},
-    "PyTorch, AMP bfloat16, torch.compile, CUDA graphs": {
-        "amp": True,
-        "compiled": "reduce-overhead",
-    },
+    "PyTorch": (False, None),
+    "PyTorch, AMP bfloat16": (True, None),
+    "PyTorch, AMP bfloat16, torch.compile": (True, "default"),
+    "PyTorch, AMP bfloat16, torch.compile, CUDA graphs": (True, "reduce-overhead"),
 }
-"""To train, by name, `compiled` is a mode of `torch.compile`; on a CPU the first alone."""
+"""Ways to train: whether with AMP, and a mode of `torch.compile`. A CPU takes only the first."""
 
 
 def build_cnn(layers: list, channels: int) -> nn.Module:
-    """Builds the network that fer_jax's layer list describes."""
+    """Builds the network of fer_jax's layer list."""
     modules: list[nn.Module] = []
     side, width = 48, channels
     for entry in layers:
@@ -91,20 +88,20 @@ def build_resnet(channels: int, width: int) -> nn.Module:
 
 
 def main(job: dict) -> None:
-    """Times what `job`, of `benchmarks.speed`, asks for."""
+    """Times what the job asks for, see `benchmarks.speed.sides`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     names = list(WAYS)[: None if device == "cuda" else 1]
-    ways = {name: prepare(job, device, **WAYS[name]) for name in names}
+    ways = {name: prepare(job, device, *WAYS[name]) for name in names}
     print("ready", flush=True)
     for _ in sys.stdin:
         rows = {name: take_turn() for name, take_turn in ways.items()}
         print(json.dumps({"rows": rows, "version": f"PyTorch {torch.__version__}"}), flush=True)
 
 
-def prepare(job: dict, device: str, *, amp: bool, compiled: str | None):
-    """Returns what returns the figures of one way to train, after its first step."""
+def prepare(job: dict, device: str, amp: bool, compiled: str | None):
+    """Takes the first step of one way to train; returns a function that takes a turn."""
 
     def allocated() -> int:
         return torch.cuda.memory_allocated() if device == "cuda" else 0
@@ -125,7 +122,7 @@ def prepare(job: dict, device: str, *, amp: bool, compiled: str | None):
     reach = round(job["shift"] * 48)
 
     def draw() -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns a shifted, flipped batch, by the same gather as ours."""
+        """Returns a shifted and flipped batch, by the same gather as ours."""
         rows = torch.randint(0, IMAGES, (job["batch_size"],), device=device)
         down, right = torch.randint(-reach, reach + 1, (2, len(rows), 1), device=device)
         y, x = (index - down).clamp(0, 47), (index - right).clamp(0, 47)
@@ -171,7 +168,7 @@ def prepare(job: dict, device: str, *, amp: bool, compiled: str | None):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if device == "cuda":
             peak = torch.cuda.max_memory_allocated() - others
-        # What a CUDA graph holds does not count as allocated.
+        # The memory of a CUDA graph does not count as allocated.
         peak_mib = None if compiled == "reduce-overhead" else peak / 2**20
         return {"first_step": first_step, **rates, "peak_mib": peak_mib}
 

@@ -145,7 +145,7 @@ def test_only_process_0_writes(tmp_path, monkeypatch):
 
 STARTUP = """
 import sys
-from fer_jax.reporting import evaluation, figures, history, metrics
+from fer_jax.reporting import evaluation, figures, metrics
 heavy = {"matplotlib", "sklearn", "rich", "jax", "tensorboardX"} & set(sys.modules)
 assert not heavy, heavy
 

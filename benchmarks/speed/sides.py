@@ -1,0 +1,109 @@
+"""Processes that time one network each, and take turns.
+
+Each waits while others take their turn, so that neither another's threads nor a drift of the
+machine's speed favours one.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.children import failure
+from fer_jax.config import load_config
+from fer_jax.errors import UserError
+
+Turn = Mapping[str, Any]
+"""What a process prints for a turn: `version`; `rows`, from framework to figures; ours adds
+`hardware`, `dtype`, `memory` and `peak` in words, `flops_per_image` and `peak_flops`."""
+
+
+class Side(NamedTuple):
+    """A process to start: its command, its job, and additional environment variables."""
+
+    command: Sequence[str]
+    job: Mapping[str, Any]
+    environment: Mapping[str, str] = {}
+
+
+def make_job(name: str, *, batch_size: int, seconds: float, **more: Any) -> dict[str, Any]:
+    """Returns what all sides need to know about a config's network, as plain data.
+
+    `seconds` is the length of each timing. Ours alone reads the optional `members`, the networks
+    that an additional row trains together on a GPU or TPU, and `host_only`, which leaves out every
+    row but that of `config.input=host`.
+
+    Raises:
+      UserError: there is no such config.
+    """
+    config = load_config(name)
+    job = {"config": name, "model": config.model.to_dict(), "shift": config.shift}
+    return job | {"flip": config.flip, "batch_size": batch_size, "seconds": seconds, **more}
+
+
+def take_turns(
+    sides: Mapping[tuple[str, str], Side], rounds: int
+) -> dict[tuple[str, str], list[Turn]]:
+    """Starts all sides at once, and then lets each take its turn, round after round.
+
+    Raises:
+      UserError: one of them ended.
+    """
+    turns: dict[tuple[str, str], list[Turn]] = {name: [] for name in sides}
+    with contextlib.ExitStack() as stack:
+        started = {name: stack.enter_context(_Process(*side)) for name, side in sides.items()}
+        for process in started.values():
+            process.wait_for("ready")
+        for name, process in rounds * list(started.items()):
+            turns[name].append(process.take_turn())
+            print(*name, json.dumps(turns[name][-1]), flush=True)
+    return turns
+
+
+class _Process:
+    def __init__(
+        self, command: Sequence[str], job: Mapping[str, Any], environment: Mapping[str, str]
+    ):
+        self._program = command[0]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  Closed at the end.
+        try:
+            self._process = subprocess.Popen(
+                [*command, json.dumps(job)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                # Otherwise the first on a GPU takes most of its memory.
+                env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **environment},
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot run {self._program}: {error.strerror}; name an interpreter"
+            ) from None
+
+    def __enter__(self) -> "_Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def take_turn(self) -> Turn:
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            print(file=self._process.stdin, flush=True)
+        return json.loads(self.wait_for("{"))
+
+    def wait_for(self, start: str) -> str:
+        """Returns its next line that starts so. Libraries print the others."""
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.startswith(start):
+                return line
+        status = self._process.wait()
+        self._errors.seek(0)
+        raise failure(self._program, self._errors.read(), status)
