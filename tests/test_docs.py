@@ -18,7 +18,8 @@ from fer_jax.config import load_config
 from fer_jax.data.contract import CLASS_NAMES
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = sorted([REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")])
+PAGES = [REPOSITORY / "README.md"]
+PAGES += sorted([*REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/**/*.md")])
 COMMANDS = ("train", "evaluate", "predict", "compare", "summary", "prepare")
 
 SOURCES = "".join(
