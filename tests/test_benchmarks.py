@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from benchmarks import table
@@ -14,10 +13,9 @@ from benchmarks.speed.__main__ import make_page
 from benchmarks.speed.convolution import CHOICES, measure
 from benchmarks.speed.huge_pages import make_page as make_huge_pages_page
 from benchmarks.speed.sides import make_job
-from benchmarks.speed.training import Training, forward_flops
+from benchmarks.speed.training import forward_flops
 from fer_jax.config import load_config
 from fer_jax.devices import supported_dtype
-from fer_jax.kernels.context import batch_shards
 
 LAYERS = '("max_pool", ("conv", 8), ("conv", 16), "max_pool", "max_pool", "flatten")'
 
@@ -143,17 +141,8 @@ def test_flops_are_those_of_convolutions_by_their_definition():
     assert flops == pytest.approx(convolutions + dense, rel=0.1)
 
 
-def test_the_step_is_traced_for_the_mesh_as_in_a_run(tiny):
-    """Fails where kernels take the batch of all devices for that of one."""
-    training = Training(load_config(str(tiny)), images=4, batch_size=2)
-    shards, step = [], training._step
-    training._step = lambda state, batch: (shards.append(batch_shards()), step(state, batch))[1]
-    training.compile("one batch")
-    assert set(shards) == {training.members.mesh.size} == {min(2, jax.device_count())}
-
-
 def test_convolutions_are_timed_by_each_choice(tiny):
-    rows = list(measure(str(tiny), steps=2, batch_size=1))
+    rows = list(measure(str(tiny), steps=2, batch_size=2))
     known = [name for name, (*_, dtype) in CHOICES.items() if dtype == _supported(dtype)]
     assert [choice for choice, _, _ in rows] == known
     assert known[:4] == list(CHOICES)[:4]

@@ -244,6 +244,10 @@ def _plain(text: str) -> str:
 
 def _sections(run: Reproduction, pictures: Path | None) -> Iterator[Sequence[str]]:
     """Yields blocks of lines about a system that was evaluated; draws its pictures."""
+    from PIL import Image
+
+    from fer_jax.reporting.figures import to_png
+
     if SPLIT not in run.reports:
         return
     told = [f"--config.{key}={value}" for key, value in run.changes.items()]
@@ -254,7 +258,9 @@ def _sections(run: Reproduction, pictures: Path | None) -> Iterator[Sequence[str
     if pictures is not None:
         for what, figure in _figures(run).items():
             path = pictures / f"{run.name}_{what.replace(' ', '_')}.png"
-            write_atomically(path, _small_png(figure))
+            picture, file = Image.open(io.BytesIO(to_png(figure))), io.BytesIO()
+            picture.convert("RGB").quantize(_COLOURS).save(file, "PNG", optimize=True)
+            write_atomically(path, file.getvalue())
             yield [f"![{what} of {run.name}]({pictures.name}/{path.name})"]
 
 
@@ -285,13 +291,3 @@ def _figures(run: Reproduction) -> dict[str, "Figure"]:
         "curves": plot_curves(run.history),
         "confusion matrix": plot_confusion_matrix(matrix, report["classes"]),
     }
-
-
-def _small_png(figure: "Figure") -> bytes:
-    from PIL import Image
-
-    from fer_jax.reporting.figures import to_png
-
-    picture, file = Image.open(io.BytesIO(to_png(figure))), io.BytesIO()
-    picture.convert("RGB").quantize(_COLOURS).save(file, "PNG", optimize=True)
-    return file.getvalue()

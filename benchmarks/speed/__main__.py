@@ -8,10 +8,10 @@ PyTorch and Keras on TensorFlow are peers, not dependencies: make an environment
 its interpreter. A peer without an interpreter is listed as not measured.
 
 All train the same network from the same layer list on the same random images in memory, with shift
-and flip: once with one batch over and over (the step), once with batches drawn and augmented as in
-training (end to end). Each side is a process of its own, and the sides take turns. JAX and PyTorch
-use a GPU if they see one; with `--at_once` the processes of all networks then compile side by side
-before any of them takes its first turn.
+and flip: once with the same batches over and over (the step), once with batches drawn and augmented
+as in training (end to end). Each side is a process of its own, and the sides take turns. JAX and
+PyTorch use a GPU if they see one; with `--at_once` the processes of all networks then compile side
+by side before any of them takes its first turn.
 
 Ours has a row for each `config.input`. On a GPU it also has a row without our compiler options, and
 for the smallest network one of eight members together. On a GPU PyTorch has a row for each way to
@@ -108,8 +108,8 @@ def make_page(
         f"Images/s: median of n turns (least to most), batches of {batch_size}, Adam, "
         f"{ours['dtype']}. A ratio is fer_jax's rate divided by the row's, in neighbouring turns. "
         "`of step` is the end-to-end rate divided by the step's. The first step includes "
-        f"compilation, without a cache{beside}. GFLOP/s are the network's: three "
-        "times those of its forward pass, as XLA counts them, at the step's rate. The peak is "
+        f"compilation, without a cache{beside}. GFLOP/s are the network's: three times those of "
+        "its forward pass, as XLA counts them, at the step's rate. The peak is "
         f"{ours['peak']}. Peak memory is {ours['memory']}. {circumstances}"
     )
     rows = []

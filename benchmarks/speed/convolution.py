@@ -75,26 +75,26 @@ def main(arguments: Sequence[str]) -> None:
 
 def measure(name: str, *, steps: int, batch_size: int) -> Iterator[tuple[str, str, str]]:
     """Yields choice, images/s and speed-up over the first choice, for one network."""
-    from benchmarks.speed.training import Training
+    from benchmarks.speed.training import Training, Way
     from fer_jax.devices import supported_dtype
     from fer_jax.kernels.context import convolutions
 
     config = load_config(name)
     config.optimizer = "adam"
-    trainings, trained = {}, {}
+    trainings: dict[str, Training] = {}
+    ways: dict[str, Way] = {}
     for choice, (ours, forms, config.dtype) in CHOICES.items():
         if config.dtype != supported_dtype(config.dtype, training=True):
             continue
         if config.dtype not in trainings:
-            trainings[config.dtype] = Training(config, images=batch_size, batch_size=batch_size)
-        training = trainings[config.dtype]
+            trainings[config.dtype] = Training(config, images=1_000, batch_size=batch_size)
         with convolutions(*forms):  # The step is traced here.
-            trained[choice] = training, training.compile("one batch", None if ours else {})
-    seconds: dict[str, list[float]] = {choice: [] for choice in trained}
+            ways[choice] = Way(trainings[config.dtype], "host", None if ours else {})
+    seconds: dict[str, list[float]] = {choice: [] for choice in ways}
     for _ in range(steps):
-        for choice, (training, advance) in trained.items():
-            training.call(advance)
-            seconds[choice].append(training.call(advance))
+        for choice, way in ways.items():
+            way.call(repeat=True)
+            seconds[choice].append(way.call(repeat=True))
     first = next(iter(seconds.values()))
     for choice, own in seconds.items():
         rates = [batch_size / each for each in own]

@@ -80,15 +80,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> Times:
-    from benchmarks.speed.training import Training
+    from benchmarks.speed.training import Training, Way
 
     options = flags.FLAGS
     times: dict[int, list[float]] = {size: [] for size in sizes}
     for _, size in itertools.product(range(options.rounds), sizes):
         images, batch_size = arguments(size)
         training = Training(load_config(_CONFIG), images=images, batch_size=batch_size)
-        rate = training.rate(training.compile(options.input), options.seconds)
-        times[size].append(1e6 / rate)
+        times[size].append(1e6 / Way(training, options.input).rate(options.seconds))
     return times
 
 

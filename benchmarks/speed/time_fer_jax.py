@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from benchmarks.speed.training import Advance, Training, forward_flops
+from benchmarks.speed.training import Training, Way, forward_flops
 from benchmarks.table import hardware
 from fer_jax import cli
 from fer_jax.config import load_config
@@ -39,17 +39,15 @@ def main(job: Mapping[str, Any]) -> None:
     config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     size, seconds = job["batch_size"], job["seconds"]
     training = Training(config, images=IMAGES, batch_size=size)
-    step, _ = _start(training, "one batch")
-    timed = {"fer_jax": (training, *_start(training, "host"))}
+    ways = {"fer_jax": Way(training, "host")}
     if not job.get("host_only"):
-        timed['fer_jax, input = "device"'] = (training, *_start(training, "device"))
+        ways['fer_jax, input = "device"'] = Way(training, "device")
         if jax.default_backend() == "gpu":
-            plain = _start(training, "device", {})
-            timed['fer_jax, input = "device", XLA\'s options'] = (training, *plain)
+            ways['fer_jax, input = "device", XLA\'s options'] = Way(training, "device", {})
         if "members" in job and jax.default_backend() != "cpu":
-            ensemble = Training(config, images=IMAGES, batch_size=size, members=job["members"])
-            name = f'fer_jax, input = "device", {job["members"]} members'
-            timed[name] = (ensemble, *_start(ensemble, "device"))
+            members = job["members"]
+            ensemble = Training(config, images=IMAGES, batch_size=size, members=members)
+            ways[f'fer_jax, input = "device", {members} members'] = Way(ensemble, "device")
     facts = {
         "version": f"fer_jax on jax {jax.__version__}",
         "dtype": config.dtype,
@@ -58,27 +56,17 @@ def main(job: Mapping[str, Any]) -> None:
     }
     print("ready", flush=True)
     for _ in sys.stdin:
-        step_rate = training.rate(step, seconds)
+        step = ways["fer_jax"].rate(seconds, repeat=True)
         rows = {
             name: {
-                "first_step": first_step,
-                "step": step_rate,
-                "end_to_end": of.rate(advance, seconds),
+                "first_step": way.first_step,
+                "step": step,
+                "end_to_end": way.rate(seconds),
                 "peak_mib": _peak_memory() / 2**20,
             }
-            for name, (of, advance, first_step) in timed.items()
+            for name, way in ways.items()
         }
         print(json.dumps({"rows": rows, **facts, **_limits(training.members.mesh)}), flush=True)
-
-
-def _start(
-    training: Training, source: str, options: Mapping[str, str | bool] | None = None
-) -> tuple[Advance, float]:
-    """Returns what takes steps, and the seconds from its compilation to the end of the first."""
-    started = time.perf_counter()
-    advance = training.compile(source, options)
-    training.call(advance)
-    return advance, time.perf_counter() - started
 
 
 def _limits(mesh: Mesh) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import override
+from typing import Any, override
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 from ml_collections import ConfigDict
@@ -14,19 +13,16 @@ from ml_collections import ConfigDict
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.data.records import Records
-from fer_jax.devices import create_mesh, split_over_devices, supported_dtype, to_devices
+from fer_jax.devices import create_mesh, supported_dtype
 from fer_jax.inference.probabilities import make_predict
 from fer_jax.kernels.context import convolutions
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
 from fer_jax.training.ensemble import Members
-from fer_jax.training.input import INPUTS, Input
+from fer_jax.training.input import DeviceInput, HostInput
 from fer_jax.training.optimizer import create_optimizer, create_schedule
-from fer_jax.training.programs import Losses, Programs, steps_per_call
-from fer_jax.training.step import FiniteLosses, TrainState, create_state, make_train_step
-
-Advance = Callable[[TrainState, int], tuple[TrainState, Losses, int]]
-"""Takes steps, see `Programs.advance`."""
+from fer_jax.training.programs import Programs, steps_per_call
+from fer_jax.training.step import FiniteLosses, create_state, make_train_step
 
 
 class Training:
@@ -34,6 +30,10 @@ class Training:
 
     Attributes:
       members: the networks that are trained together.
+      state: their state.
+      step: one network's step.
+      inputs: functions that open the batches of each `config.input`.
+      images_per_step: number of images in a step of all members.
     """
 
     def __init__(self, config: ConfigDict, *, images: int, batch_size: int, members: int = 1):
@@ -43,14 +43,14 @@ class Training:
         build = _build(config)
         graph, _, _ = abstract_network(build, self.members.mesh)
         seeds = range(members)
-        self._state = create_state(build, optimizer, None, members=self.members, seeds=seeds)
-        self._step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
+        self.state = create_state(build, optimizer, None, members=self.members, seeds=seeds)
+        self.step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
 
         rng = np.random.default_rng(0)
         shape = (-1, IMAGE_SIZE, IMAGE_SIZE, 1)
         pixels = np.frombuffer(rng.bytes(images * IMAGE_SIZE**2), np.uint8).reshape(shape)
         labels = rng.integers(0, 7, images).astype(np.int32)
-        self._inputs = {
+        self.inputs = {
             name: functools.partial(
                 create,
                 Records(labels, [""] * images, pixels.__getitem__),
@@ -59,68 +59,76 @@ class Training:
                 augmentation=Augmentation.from_config(config),
                 members=self.members,
             )
-            for name, create in {**INPUTS, "one batch": OneBatch}.items()
+            for name, create in (("host", _HostInput), ("device", DeviceInput))
         }
-        self._images_per_step = batch_size * members
+        self.images_per_step = batch_size * members
 
-    def compile(self, source: str, options: Mapping[str, str | bool] | None = None) -> Advance:
-        """Compiles the program that a run has.
 
-        Args:
-          source: a `config.input`, or "one batch".
-          options: options of the compiler, see `Programs`.
-        """
-        return Programs(
-            self._step,
-            self._state,
-            self._inputs[source](),
-            self.members,
+class Way:
+    """A way to take a training's steps: a program as a run has it, and its batches.
+
+    Attributes:
+      first_step: seconds from the compilation to the end of the first step.
+    """
+
+    def __init__(
+        self, training: Training, source: str, options: Mapping[str, str | bool] | None = None
+    ):
+        """Compiles for a `config.input`, with `options` as for `Programs`, and takes steps."""
+        started = time.perf_counter()
+        self._training = training
+        self._batches: Any = training.inputs[source]()
+        self._programs = Programs(
+            *(training.step, training.state, self._batches, training.members),
             ahead=steps_per_call(),
             options=options,
-        ).advance
+        )
+        self.call()
+        self.first_step = time.perf_counter() - started
 
-    def call(self, advance: Advance) -> float:
-        """Returns the seconds that the steps of one call take."""
+    def call(self, *, repeat: bool = False) -> float:
+        """Returns the seconds that the steps of one call take; arguments as for `rate`."""
         started = time.perf_counter()
-        self._state, *_ = jax.block_until_ready(advance(self._state, steps_per_call()))
+        self._take(repeat)
+        jax.block_until_ready(self._training.state)
         return time.perf_counter() - started
 
-    def rate(self, advance: Advance, seconds: float) -> float:
-        """Returns images/s of all members over about `seconds`, after two calls to warm up."""
+    def rate(self, seconds: float, *, repeat: bool = False) -> float:
+        """Returns images/s of all members, after two calls to warm up.
+
+        Args:
+          seconds: about how long it takes.
+          repeat: whether to take the last batches from the host again, not new ones.
+        """
         losses = FiniteLosses()  # As in a run, late reads bound how far the host gets ahead.
         calls, steps, started = -2, 0, 0.0
         while calls < 1 or time.perf_counter() - started < seconds:
             if calls == 0:
-                jax.block_until_ready(self._state)
+                jax.block_until_ready(self._training.state)
                 steps, started = 0, time.perf_counter()
-            self._state, latest, taken = advance(self._state, steps_per_call())
+            latest, taken = self._take(repeat)
             losses.add(steps, latest)
             calls, steps = calls + 1, steps + taken
-        jax.block_until_ready(self._state)
-        return steps * self._images_per_step / (time.perf_counter() - started)
+        jax.block_until_ready(self._training.state)
+        return steps * self._training.images_per_step / (time.perf_counter() - started)
+
+    def _take(self, repeat: bool) -> tuple[jax.Array, int]:
+        self._batches.repeat = repeat
+        state, losses, count = self._programs.advance(self._training.state, steps_per_call())
+        self._training.state = state
+        return losses, count
 
 
-class OneBatch(Input):
-    """The first batch over and over, for a single network: what remains is the step itself."""
+class _HostInput(HostInput):
+    """Batches from the host as in a run, or the last ones again and again."""
 
-    shared = ()
-
-    def __init__(self, records: Records, *, batch_size: int, members: Members, **_: object):
-        rows = np.arange(batch_size)
-        batch = {"image": records.read(rows), "label": records.labels[rows]}
-        self._arguments = [to_devices(batch, split_over_devices(members.mesh))]
+    repeat = False
 
     @override
     def next(self, count):
-        return self._arguments
-
-    @override
-    def abstract(self, count):
-        return self._arguments
-
-    @override
-    def trace(self, count, step, batch):
-        return jnp.arange(count), lambda step, item: batch
+        if not self.repeat:
+            self._last = super().next(count)
+        return self._last
 
 
 def forward_flops(config: ConfigDict, batch_size: int) -> float:
