@@ -1,6 +1,7 @@
 """The published systems: what was published of each, what our runs reach, and both on a page."""
 
 import dataclasses
+import datetime
 import html
 import io
 import shlex
@@ -162,12 +163,13 @@ def make_page(runs: Sequence[Reproduction], pictures: Path | None, *, command: s
 def _circumstances(runs: Sequence[Reproduction]) -> str:
     """Returns the versions and data of the runs, and today's date."""
     trained = [run.facts for run in runs if run.history]
-    versions = (f"jax {facts['versions']['jax']}" for facts in trained)
-    data = (
-        f"{facts['data']['source']} of fingerprint {facts['data']['fingerprint']}"
-        for facts in trained
+    versions = [f"jax {facts['versions']['jax']}" for facts in trained]
+    data = [facts["data"] for facts in trained]
+    sources = [f"{each['source']} of fingerprint {each['fingerprint']}" for each in data]
+    facts = {"Versions": versions, "Data": sources, "Tabulated": [str(datetime.date.today())]}
+    return " ".join(
+        f"{title}: {'; '.join(dict.fromkeys(each))}." for title, each in facts.items() if each
     )
-    return table.circumstances(*versions, *data)
 
 
 def _row(run: Reproduction) -> dict[str, str]:

@@ -18,8 +18,6 @@ for the smallest network one of eight members together. On a GPU PyTorch has a r
 train. Ratios are to our first row.
 """
 
-import functools
-import operator
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,10 +26,9 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks import table
+from benchmarks.speed import sides
 from benchmarks.speed.sides import Side, Turn, make_job, take_turns
 from fer_jax import cli
-
-CONFIGS = ("published/small_cnn", "published/medium_cnn", "published/large_cnn", "resnet")
 
 _MEMBERS = {"small_cnn": 8}
 """The number of members that a row of ours trains together on a GPU or TPU."""
@@ -43,15 +40,11 @@ _HEADINGS = (
 
 
 def define_flags() -> None:
-    """Defines --configs and the others."""
-    flags.DEFINE_list("configs", list(CONFIGS), "Networks to time: names or files of configs.")
+    """Defines --torch_python and the others."""
+    sides.define_flags(seconds=10.0)
     flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch.")
     flags.DEFINE_string("keras_python", None, "Interpreter that has Keras and TensorFlow.")
-    flags.DEFINE_integer("rounds", 3, "Number of turns of each side.")
-    flags.DEFINE_float("seconds", 10.0, "Length of each of the two timings of a turn.")
     flags.DEFINE_bool("at_once", False, "Start the processes of all networks at once.")
-    flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
-    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -64,27 +57,22 @@ def main(arguments: Sequence[str]) -> None:
         "PyTorch": options.torch_python and [options.torch_python, f"{folder}/time_pytorch.py"],
         "Keras": options.keras_python and [options.keras_python, f"{folder}/time_keras.py"],
     }
-    groups: list[dict[tuple[str, str], Side]] = []
+    # Ours is the last to start: a peer that cannot run is reported before minutes have gone by.
+    there = {side: command for side, command in reversed(commands.items()) if command}
+    size, seconds = options.batch_size, options.seconds
+    jobs = {}
     for config in options.configs:
         name = Path(config).stem
-        members = {"members": _MEMBERS[name]} if name in _MEMBERS else {}
-        job = make_job(config, batch_size=options.batch_size, seconds=options.seconds, **members)
-        # Ours is the last to start: a peer that cannot run is reported before minutes have gone by.
-        started = [(side, command) for side, command in reversed(commands.items()) if command]
-        groups.append({(name, side): Side(command, job) for side, command in started})
-    if options.at_once:
-        groups = [functools.reduce(operator.or_, groups)]
-    taken: dict[tuple[str, str], list[Turn]] = {}
-    for group in groups:
-        taken |= take_turns(group, options.rounds)
-    paths = map(Path, options.configs)
+        members = _MEMBERS.get(name, 1)
+        jobs[name] = make_job(config, batch_size=size, seconds=seconds, members=members)
+    turns: dict[tuple[str, str], list[Turn]] = {}
+    for names in [list(jobs)] if options.at_once else [[name] for name in jobs]:
+        group = {(name, side): Side(there[side], jobs[name]) for name in names for side in there}
+        turns |= take_turns(group, options.rounds)
     page = make_page(
-        {
-            path.stem: {side: taken.get((path.stem, side), []) for side in commands}
-            for path in paths
-        },
+        {name: {side: turns.get((name, side), []) for side in commands} for name in jobs},
         command=table.command("speed"),
-        batch_size=options.batch_size,
+        batch_size=size,
         at_once=options.at_once,
     )
     table.publish(page, options.output)
@@ -98,7 +86,9 @@ def make_page(
     at_once: bool = False,
 ) -> str:
     """Returns the Markdown of the turns of each side on each network; "fer_jax" is ours."""
-    first = {side: taken[0] for sides in turns.values() for side, taken in sides.items() if taken}
+    first = {
+        side: taken[0] for by_side in turns.values() for side, taken in by_side.items() if taken
+    }
     ours = first["fer_jax"]
     beside = ", while the other networks compile too" if at_once else ""
     circumstances = table.circumstances(
@@ -113,12 +103,12 @@ def make_page(
         f"{ours['peak']}. Peak memory is {ours['memory']}. {circumstances}"
     )
     rows = []
-    for network, sides in turns.items():
-        for side, taken in sides.items():
+    for network, by_side in turns.items():
+        for side, taken in by_side.items():
             if not taken:
                 rows.append([network, side, "0", "not measured", *[""] * (len(_HEADINGS) - 4)])
             for row in taken[0]["rows"] if taken else ():
-                rows.append([network, row, *_cells(row, sides["fer_jax"], taken)])
+                rows.append([network, row, *_cells(row, by_side["fer_jax"], taken)])
     title = "Speed of training, side by side"
     return table.page(title, text, command, table.table(_HEADINGS, rows, words=2))
 

@@ -7,6 +7,7 @@ Each size has a process of its own, `benchmarks.speed.time_fer_jax`, on random i
 `fer_jax.cli.use_huge_pages` for the size that a command takes. Linux with the GNU C library only.
 """
 
+import functools
 import statistics
 import sys
 from collections.abc import Sequence
@@ -15,22 +16,13 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks import table
+from benchmarks.speed import sides
 from benchmarks.speed.sides import Side, make_job, take_turns
 from fer_jax import cli
 
-CONFIGS = ("published/small_cnn", "published/medium_cnn", "published/large_cnn", "resnet")
 _HEADINGS = ("network", "pages", "step", "ratio", "end to end", "ratio", "peak MiB")
 _PAGES = {"small": 0, "large": 1}
 """Values of glibc.malloc.hugetlb."""
-
-
-def define_flags() -> None:
-    """Defines --configs and the others."""
-    flags.DEFINE_list("configs", list(CONFIGS), "Networks to time: names or files of configs.")
-    flags.DEFINE_integer("rounds", 3, "Number of turns of each size.")
-    flags.DEFINE_float("seconds", 5.0, "Length of each of the two timings of a turn.")
-    flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
-    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -53,11 +45,11 @@ def make_page(
     rows = []
     for job in jobs:
         name = Path(job["config"]).stem
-        sides = {
+        both = {
             (name, pages): Side(side, job, {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={value}"})
             for pages, value in _PAGES.items()
         }
-        turns = take_turns(sides, rounds)
+        turns = take_turns(both, rounds)
         figures = {key: [turn["rows"]["fer_jax"] for turn in taken] for key, taken in turns.items()}
         small = figures[name, "small"]
         for (_, pages), taken in figures.items():
@@ -79,4 +71,4 @@ def make_page(
 
 
 if __name__ == "__main__":
-    cli.run(main, define_flags)
+    cli.run(main, functools.partial(sides.define_flags, seconds=5.0))

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from absl import flags
+
 from benchmarks.children import failure
 from fer_jax.config import load_config
 from fer_jax.errors import UserError
@@ -19,6 +21,18 @@ from fer_jax.errors import UserError
 Turn = Mapping[str, Any]
 """What a process prints for a turn: `version`; `rows`, from framework to figures; ours adds
 `hardware`, `dtype`, `memory` and `peak` in words, `flops_per_image` and `peak_flops`."""
+
+
+CONFIGS = ("published/small_cnn", "published/medium_cnn", "published/large_cnn", "resnet")
+
+
+def define_flags(*, seconds: float) -> None:
+    """Defines the flags of a command whose sides take turns."""
+    flags.DEFINE_list("configs", list(CONFIGS), "Networks to time: names or files of configs.")
+    flags.DEFINE_integer("rounds", 3, "Number of turns of each side.")
+    flags.DEFINE_float("seconds", seconds, "Length of each of the two timings of a turn.")
+    flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
+    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
 
 
 class Side(NamedTuple):

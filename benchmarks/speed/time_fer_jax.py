@@ -44,7 +44,7 @@ def main(job: Mapping[str, Any]) -> None:
         ways['fer_jax, input = "device"'] = Way(training, "device")
         if jax.default_backend() == "gpu":
             ways['fer_jax, input = "device", XLA\'s options'] = Way(training, "device", {})
-        if "members" in job and jax.default_backend() != "cpu":
+        if job.get("members", 1) > 1 and jax.default_backend() != "cpu":
             members = job["members"]
             ensemble = Training(config, images=IMAGES, batch_size=size, members=members)
             ways[f'fer_jax, input = "device", {members} members'] = Way(ensemble, "device")
