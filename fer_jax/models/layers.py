@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.errors import UserError
 
 
@@ -79,9 +80,9 @@ class Classifier(nnx.Module):
         *,
         num_classes: int,
         channels: int,
-        image_size: int,
-        normalization: str,
-        frozen: int,
+        image_size: int = IMAGE_SIZE,
+        normalization: str = "none",
+        frozen: int = 0,
         dtype: jnp.dtype,
         kernel_init: jax.nn.initializers.Initializer,
         rngs: nnx.Rngs,

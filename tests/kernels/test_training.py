@@ -55,8 +55,6 @@ def build(*, shipped: bool, rngs: nnx.Rngs) -> Classifier:
         num_classes=7,
         channels=1,
         image_size=24,
-        normalization="none",
-        frozen=0,
         dtype=jnp.float32,
         kernel_init=HE,
         rngs=rngs,
