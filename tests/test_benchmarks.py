@@ -178,6 +178,14 @@ def test_a_config_that_is_no_file_ends_in_one_line_and_status_2(benchmark):
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("benchmark", ["speed", "speed.huge_pages"])
+def test_help_lists_the_flags_that_commands_share(benchmark):
+    result = run(f"benchmarks.{benchmark}", "--help")
+    assert result.returncode == 0
+    assert "--configs: " in result.stdout
+    assert "--output: " in result.stdout
+
+
 def test_a_page_shows_the_command_without_this_machines_folders(monkeypatch):
     flags = ["--workdir", "runs/mine", "--keras_python=env/bin/python", "--output=/home/me/x.md"]
     flags += ["--config=configs/resnet.py", "--config.data_dir=/data/fer2013"]

@@ -23,6 +23,8 @@ Turn = Mapping[str, Any]
 `hardware`, `dtype`, `memory` and `peak` in words, `flops_per_image` and `peak_flops`."""
 
 
+flags.disclaim_key_flags()  # They belong to the command that asks for them, and to its --help.
+
 CONFIGS = ("published/small_cnn", "published/medium_cnn", "published/large_cnn", "resnet")
 
 
