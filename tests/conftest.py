@@ -40,9 +40,9 @@ def fer2013_source() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Records of drawn faces, of each class 30 to train on, 5 public and 5 private to test on."""
-    source, data_dir = tmp_path_factory.mktemp("faces"), tmp_path_factory.mktemp("records")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn faces in folders, for each class 30 to train on, 5 public and 5 private to test on."""
+    source = tmp_path_factory.mktemp("faces")
     splits = {"train/{}/Training": 30, "test/{}/PublicTest": 5, "test/{}/PrivateTest": 5}
     for label, name in enumerate(CLASS_NAMES):
         for prefix, count in splits.items():
@@ -51,7 +51,14 @@ def tiny_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 path = source / f"{prefix.format(name)}_{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(path)
-    command = [sys.executable, "-m", "data_prep", "--source", source, "--data_dir", data_dir]
+    return source
+
+
+@pytest.fixture(scope="session")
+def tiny_data_dir(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The records of `tiny_source`."""
+    data_dir = tmp_path_factory.mktemp("records")
+    command = [sys.executable, "-m", "data_prep", "--source", tiny_source, "--data_dir", data_dir]
     subprocess.run(command, check=True, capture_output=True)
     return data_dir
 
