@@ -39,7 +39,7 @@ COMMANDS = {
     "compare": ("fer_jax.compare", "puts runs side by side", "runs/cnn runs/resnet"),
     "summary": ("fer_jax.summary", "lists a network's layers", "--config=resnet"),
 }
-"""From a command to the module that it runs, a description and an example's arguments."""
+"""Module, description and example arguments of each command."""
 
 flags.disclaim_key_flags()  # A flag defined here belongs to the command that asks for it.
 
@@ -61,15 +61,15 @@ def main() -> None:
 def run(
     main: Callable[[Sequence[str]], None], define_flags: Callable[[], Any] | None = None
 ) -> None:
-    """Runs `main` with the arguments that are no flags.
+    """Runs `main` with the arguments that are not flags.
 
-    A mistake of the user, a wrong flag or a `UserError`, ends in one line on standard error and
-    exit status 2, Ctrl-C in 130, and anything else in its traceback and 1.
+    A wrong flag or a `UserError` ends in one line on standard error and exit status 2. Ctrl-C ends
+    in status 130, and any other exception in a traceback and status 1.
 
     Args:
       main: the command. It finds its flags in `flags.FLAGS`.
-      define_flags: defines them. They exist only once the command starts: importing a command's
-        module adds none to another program.
+      define_flags: function that defines the flags. It is called only when the command starts, so
+        importing a command's module adds no flags to another program.
     """
     if define_flags:
         define_flags()
@@ -77,14 +77,14 @@ def run(
         app.run(lambda arguments: _exit_on_user_error(main, arguments), flags_parser=_parse)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # Whoever read the lines, such as `head`, wants no more.
+    except BrokenPipeError:  # The reader, such as `head`, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
 def define_config(default: str | None = None, *, what: str) -> flags.FlagHolder:
-    """Defines --config, a name or a path, and --config.KEY for each of its knobs."""
-    # Without a default: it is loaded only after the parser is ours.
+    """Defines --config, which takes a name or a path, and --config.KEY for each knob."""
+    # No default yet: absl would parse it before our parser is in place.
     holder = config_flags.DEFINE_config_file("config", None, what)
     flags.FLAGS["config"].parser = _ConfigParser()
     if default is None:
@@ -96,7 +96,7 @@ def define_config(default: str | None = None, *, what: str) -> flags.FlagHolder:
 
 
 class _ConfigParser(flags.ArgumentParser):
-    """Loads the config, and refuses a flag of a knob that it lacks."""
+    """Loads the config, and refuses flags for knobs that the config does not have."""
 
     def parse(self, argument: str) -> ConfigDict:
         config = load_config(argument)
@@ -114,7 +114,7 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 class _WordsParser(TupleParser):
-    """Takes `angry,happy` for two words, which ml_collections takes for one."""
+    """Reads `angry,happy` as two words; ml_collections reads it as one."""
 
     def parse(self, argument: Any) -> tuple:
         values = super().parse(argument)
@@ -124,12 +124,12 @@ class _WordsParser(TupleParser):
 
 
 def use_huge_pages() -> None:
-    """Restarts the command in its own process, so that Linux gives it memory in huge pages.
+    """Restarts the command in the same process, so that Linux gives it memory in huge pages.
 
-    XLA on a CPU allocates the intermediate results of every step anew, and the kernel hands out
-    each page at its first touch. With small pages this takes up to a quarter of the time, see
-    `benchmarks/speed/huge_pages.md`. The GNU C library reads only at the start whether to ask for
-    huge ones. A `GLIBC_TUNABLES` that names `glibc.malloc.hugetlb` takes precedence.
+    On a CPU, XLA allocates new memory for the intermediate results of every step, and the kernel
+    maps each page at its first access. With huge pages a step was up to 1.24 times as fast, see
+    `benchmarks/speed/huge_pages.md`. The GNU C library reads this setting only when a program
+    starts. A `GLIBC_TUNABLES` that names `glibc.malloc.hugetlb` takes precedence.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if platform.libc_ver()[0] == "glibc" and "glibc.malloc.hugetlb" not in tunables:
@@ -140,7 +140,7 @@ def use_huge_pages() -> None:
 def set_up_jax() -> None:
     """Chooses devices and a cache for compiled programs; call it before JAX is used.
 
-    Compiled programs, also small ones, are kept between runs in `~/.cache/fer_jax`, unless
+    Compiled programs, even small ones, are kept between runs in `~/.cache/fer_jax`, unless
     `JAX_COMPILATION_CACHE_DIR` and JAX's other variables say otherwise.
     """
     # Imported here: a wrong flag is reported without waiting seconds for JAX.
@@ -159,7 +159,7 @@ def set_up_jax() -> None:
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:
-    """Raises `UserError` if there are arguments that are no flags."""
+    """Raises `UserError` if there are arguments that are not flags."""
     if arguments[1:]:
         raise UserError(f"unexpected {' '.join(arguments[1:])!r}; give options as --name=value")
 
@@ -172,7 +172,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     except BrokenPipeError:
         raise
     except (UserError, flags.Error, LookupError, TypeError, ValueError) as error:
-        # config_flags reports a value of a wrong type in any of these ways, on one line or several.
+        # config_flags raises any of these for a value of a wrong type, in one line or several.
         _exit(error)
     if flags.FLAGS["verbosity"].using_default_value:
         # absl would raise it to INFO, and the libraries' notes would bury the table of epochs.

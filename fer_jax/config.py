@@ -69,7 +69,8 @@ def default_config() -> ConfigDict:
     # Initial weights: an .h5 file (Keras) or .safetensors file (timm, torchvision), as a path, or
     # as a URL with its SHA-256 digest.
     config.pretrained = ConfigDict({"file": "", "sha256": ""})
-    config.dtype = "float32"  # Type of the computation. Most CPUs lack the other one, bfloat16.
+    # Type of the computation: float32, or bfloat16, which most CPUs lack.
+    config.dtype = "float32"
 
     # Optimisation.
     config.epochs = 25
@@ -101,7 +102,7 @@ def default_config() -> ConfigDict:
     config.ensemble = 1
     config.learning_rates = ()  # Learning rate of each member. Empty: `learning_rate` for all.
 
-    config.profile = 0  # Steps to record, after the first ones, into the workdir's profile/.
+    config.profile = 0  # Record this many steps, after the first ones, into profile/.
     return config.lock()
 
 
@@ -203,9 +204,9 @@ _RULES: dict[str, _Rule] = {
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` if a knob is missing or unknown, or a value is one that it does not take.
+    """Raises `UserError` if a knob is missing, unknown, or has a value that it does not take.
 
-    Names that are keys of a table, such as those of optimisers, are checked where the table is.
+    Names from a table, such as optimisers, are checked by the module that has the table.
     """
     values = flatten(config.to_dict())
     for key in values:
@@ -217,9 +218,9 @@ def check(config: ConfigDict) -> None:
         if not rule.holds(values[key]):
             raise UserError(f"{key} is {values[key]!r}; {rule.advice}")
     if config.learning_rates and not config.learning_rate:
-        raise UserError("learning_rates are told as multiples of learning_rate, which is 0; set it")
+        raise UserError("learning_rates are divided by learning_rate, which is 0; set it")
     if config.seed + config.ensemble - 1 > _MOST:
-        raise UserError(f"seed is {config.seed}; give less, for each member adds 1 to it")
+        raise UserError(f"seed is {config.seed}; give less, because each member adds 1 to it")
     if config.epochs * config.steps_per_epoch > _MOST:
         raise UserError(f"epochs times steps_per_epoch is above {_MOST:,}; give fewer of either")
 
@@ -249,11 +250,11 @@ def find_config(name: str) -> Path:
     """Returns the file of a config.
 
     Args:
-      name: name of one that comes with fer_jax, such as "resnet" or "published/small_cnn"; or the
-        path of a file.
+      name: name of a config that comes with fer_jax, such as "resnet" or "published/small_cnn"; or
+        the path of a file.
 
     Raises:
-      UserError: there is no such config, and the message has the nearest names.
+      UserError: there is no such config; the message has the nearest names.
     """
     shipped = _shipped()
     path = shipped.get(name, Path(name))
@@ -264,13 +265,13 @@ def find_config(name: str) -> Path:
 
 
 def load_config(name: str) -> ConfigDict:
-    """Returns what `get_config()` of a config's file returns, locked.
+    """Runs `get_config()` of a config's file, and returns the config, locked.
 
     Args:
       name: see `find_config`.
 
     Raises:
-      UserError: there is no such file, or it fails; the message has the line.
+      UserError: there is no such config, or its file fails; the message then has the line.
     """
     path = find_config(name)
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}

@@ -1,4 +1,4 @@
-"""The machine: its devices as one mesh, its number types, the compiler's options.
+"""The machine: its devices as one mesh, its cores, its number types and the compiler's options.
 
 The same code runs on a CPU, a GPU or a pod. The mesh has two axes: batches are split over `data`,
 and the members of an ensemble over `member`, which has length 1 for a single network.
@@ -70,9 +70,9 @@ def compiler_options() -> dict[str, str | bool]:
       `benchmarks/speed/speed_gpu.md`.
     * Elsewhere, or where `XLA_FLAGS` names one of these options: none.
 
-    Programs with these options cannot come from the compilation cache, see `training/programs.py`.
-    So they do not pay for programs that start often or compile longer than they compute, such as
-    an evaluation.
+    Programs with these options are not kept in the compilation cache, see `training/programs.py`.
+    So the options do not pay off in programs that start often or compile for longer than they run,
+    such as an evaluation.
     """
     backend = jax.default_backend()
     known = backend != "cpu" or (platform.system(), platform.machine()) == ("Linux", "x86_64")
@@ -107,7 +107,7 @@ def supported_dtype(dtype: str, *, training: bool = False) -> str:
 
     Args:
       dtype: the config's type.
-      training: whether it is for a training step.
+      training: whether the type is for a training step.
 
     Raises:
       UserError: `dtype` is neither float32 nor bfloat16.
@@ -123,8 +123,9 @@ def supported_dtype(dtype: str, *, training: bool = False) -> str:
 def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:
     """Returns the mesh of all devices of all processes, over which batches of these sizes divide.
 
-    The axis `member` has as many devices as also divide `members`; the axis `data` has the rest.
-    On a CPU a device is only a way to use a core, and cores that do not divide a batch stay out.
+    The length of the axis `member` is the greatest common divisor of `members` and the number of
+    devices; the axis `data` has the rest. On the CPU of a single process, where each device is a
+    core, the mesh takes the largest number of cores that divides all batches.
 
     Raises:
       UserError: a batch does not divide over the devices.
@@ -149,7 +150,7 @@ def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:
 
 
 def on_mesh[T](mesh: Mesh, function: Callable[..., T]) -> Callable[..., T]:
-    """Returns `function` as it is traced for a mesh, so that kernels can read the mesh."""
+    """Returns `function`, traced in the context of a mesh, so that kernels can read the mesh."""
 
     @functools.wraps(function)
     def traced(*arguments: Any) -> T:
@@ -170,7 +171,7 @@ def split_over_devices(mesh: Mesh) -> NamedSharding:
 
 
 def to_devices(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Returns the global batch from each process's own rows, laid out as `sharding` says."""
+    """Returns the global batch, made from each process's own rows, with this sharding."""
     return {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
     }

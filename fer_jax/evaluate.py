@@ -1,6 +1,6 @@
-"""Evaluates a checkpoint of a run on a split: table, report.html and .json, predictions, pictures.
+"""Evaluates a checkpoint of a run on a split; prints a table and writes a report and predictions.
 
-It needs the workdir that `python -m fer_jax.main` left, and records.
+It needs a workdir of `python -m fer_jax.main`, and records.
 
 Example:
   python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
@@ -47,7 +47,8 @@ def evaluate(
       The report, as in report.json.
 
     Raises:
-      UserError: the run, checkpoint, data set, split or views do not exist, or classes differ.
+      UserError: the run, checkpoint, data set, split or views do not exist; or the run's classes
+        are not the data's.
     """
     # Imported here: a wrong flag is reported at once.
     import numpy as np
@@ -80,14 +81,14 @@ def evaluate(
 
 
 def define_flags() -> None:
-    """Defines --workdir and the others."""
+    """Defines --workdir and the other flags."""
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_string("split", None, "Images to evaluate on, for example test.", required=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_enum(
-        "views", None, ["one", "flip", "ten_crop"], "Views to average over, if not the run's."
+        "views", None, ["one", "flip", "ten_crop"], "Views to average over; default: the run's."
     )
-    flags.DEFINE_string("data_dir", None, "Records, if not those of the run.")
+    flags.DEFINE_string("data_dir", None, "Folder of the records; default: the run's.")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -25,14 +25,16 @@ from fer_jax.config import find_config
 
 
 def define_flags() -> None:
-    """Defines --config and the others."""
+    """Defines --config and the other flags."""
     cli.define_config(what="What to train, see fer_jax/config.py.")
     flags.DEFINE_string("workdir", None, "Where the run goes; default: runs/<config>.")
     flags.DEFINE_string(
-        "coordinator_address", None, "HOST:PORT of process 0, or auto to ask TPU pod, SLURM or MPI."
+        "coordinator_address",
+        None,
+        "HOST:PORT of process 0; auto on a TPU pod or under SLURM or MPI.",
     )
-    flags.DEFINE_integer("num_processes", None, "Number of processes; auto knows it.")
-    flags.DEFINE_integer("process_id", None, "Number of this process; auto knows it.")
+    flags.DEFINE_integer("num_processes", None, "Number of processes; not needed with auto.")
+    flags.DEFINE_integer("process_id", None, "Number of this process; not needed with auto.")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def define_flags() -> None:
-    """Defines --workdir and the others."""
+    """Defines --workdir and the other flags."""
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
     flags.DEFINE_bool(
-        "explain", False, "Show by Grad-CAM what a face's label rests on; needs --output."
+        "explain", False, "Draw Grad-CAM heat maps of what each label rests on; needs --output."
     )
     flags.DEFINE_string("output", None, "Folder for copies with boxes, labels, heat maps.")
     flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Format of what is printed.")

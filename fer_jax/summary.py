@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def count_parameters(module: "nnx.Module") -> dict[str, int]:
-    """Returns the numbers of trainable values, of others (statistics, frozen), and of both."""
+    """Returns the number of trainable values, of others (statistics, frozen), and in total."""
     import jax
 
     from fer_jax.models.functional import split
@@ -32,7 +32,7 @@ def count_parameters(module: "nnx.Module") -> dict[str, int]:
 
 
 def list_layers(build: "Callable[[], Classifier]") -> list[tuple[str, str, int]]:
-    """Returns name, output shape of one image and number of parameters of each layer, in order."""
+    """Returns each layer's name, output shape for one image and number of parameters, in order."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
@@ -63,7 +63,7 @@ def define_flags() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Builds the network without its values and prints what it consists of."""
+    """Builds the network without its values and prints its layers and totals."""
     cli.refuse_arguments(arguments)
     config = flags.FLAGS.config
     check(config)

@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom in the order in which things happen."""
+"""The training loop, in the order in which things happen."""
 
 import contextlib
 import functools
@@ -45,17 +45,17 @@ from fer_jax.workdir import PROFILE
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
-    """Trains as `config` says, or resumes, and leaves everything in `workdir`.
+    """Trains a config, or resumes its run, and writes everything into `workdir`.
 
     Args:
-      config: see `fer_jax/config.py`.
+      config: every knob, see `fer_jax/config.py`.
       workdir: a new folder, or the folder of a run of the same config.
 
     Returns:
-      `history`, one mapping per epoch as in metrics.jsonl; `best_step`, the step of the best
-      checkpoint; `report`, that checkpoint's report on the validation split, as in report.json,
-      and None on every process except 0. For an ensemble: `members`, a list of these three; and
-      `report`, on their mean prediction.
+      A mapping with `history`, one mapping per epoch as in metrics.jsonl; `best_step`, the step of
+      the best checkpoint; and `report`, that checkpoint's report on the validation split, as in
+      report.json (None on every process except 0). For an ensemble: `members`, a list of such
+      mappings; and `report`, the report on their mean prediction.
 
     Raises:
       UserError: config, data or workdir cannot be used, or a loss was not finite.
@@ -204,7 +204,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             state = end_epoch(state, val_losses)
             for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
                 member = members.pick(state, k)
-                if run.finished:  # It stopped early, and is saved so that all resume at one step.
+                if run.finished:  # It stopped early; saved so that all resume at one step.
                     run.save(member, position, seconds=0.0)
                 else:
                     run.add_epoch(member, position, seconds=seconds, **numbers[k])

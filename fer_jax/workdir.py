@@ -37,16 +37,16 @@ HISTORY_KEYS = (
 """Keys of an epoch in metrics.jsonl, in the order in which they are written."""
 
 IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profile")
-"""Knobs that may change when a run resumes. The data may move, but its fingerprint must not."""
+"""Knobs that may change when a run resumes. The data may move, but must keep its fingerprint."""
 
 _BEFORE = {"input": "host"}
-"""What runs older than a knob did, where it is not the knob's default."""
+"""Values for runs that are older than a knob, where they did not do what its default does."""
 
 _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def member_workdirs(workdir: Path, config: Mapping[str, Any]) -> list[Path]:
-    """Returns the workdirs of an ensemble's members; for a single run its own."""
+    """Returns the workdirs of an ensemble's members; for a single run, its own workdir."""
     count = config["ensemble"]
     return [workdir] if count == 1 else [workdir / f"member_{k}" for k in range(count)]
 
@@ -73,11 +73,11 @@ def claim_workdir(
       model_defaults: the network's arguments with their defaults, which older runs may lack.
       data: facts about the data set, among them its `fingerprint`.
       devices: facts about the hardware.
-      write: whether this process writes the file, which one process does.
+      write: whether this process writes the file; True on one process only.
 
     Raises:
-      UserError: the workdir belongs to another config or other data, and the message has the
-        difference; or it cannot be written.
+      UserError: the workdir belongs to another config or other data (the message has the
+        difference), or it cannot be written.
     """
     path = workdir / CONFIG
     versions = {name: _version(name) for name in _PACKAGES}
@@ -99,10 +99,10 @@ def claim_workdir(
 
 
 def read_run(workdir: Path) -> dict[str, Any]:
-    """Returns the content of config.json, where knobs newer than the run have their defaults.
+    """Returns the content of config.json, completed by the knobs that are newer than the run.
 
     Raises:
-      UserError: `workdir` is no workdir of a run.
+      UserError: `workdir` is not the workdir of a run.
     """
     path = workdir / CONFIG
     try:
@@ -117,8 +117,8 @@ def read_run(workdir: Path) -> dict[str, Any]:
 def write_history(path: str | os.PathLike, history: Sequence[Mapping[str, Any]]) -> None:
     """Writes a whole history atomically, one JSON object per line.
 
-    Floats that are not finite become null, which JSON has. None stays null, so that a history read
-    back can be written again.
+    Floats that are not finite become null, because JSON has no such numbers. None also becomes
+    null, so that a history can be read and written again.
 
     Raises:
       ValueError: the keys of an epoch are not `HISTORY_KEYS`.
@@ -156,9 +156,9 @@ def _version(package: str) -> str:
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the knobs that are newer than a run, with the values that do what it did."""
+    """Adds the knobs that are newer than a run, with the values that keep its behaviour."""
     defaults = default_config().to_dict()
-    del defaults["model"]  # Its arguments depend on its name, and functions have their defaults.
+    del defaults["model"]  # Its arguments depend on its name; their defaults are in fer_jax.models.
     complete = dict(config)
     for key, value in defaults.items():
         if isinstance(value, Mapping):

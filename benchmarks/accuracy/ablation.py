@@ -51,7 +51,7 @@ TEST_SPLIT = "public_test"
 
 
 def define_flags() -> None:
-    """Defines --config, --workdir and the others."""
+    """Defines --config, --workdir and the other flags."""
     cli.define_config("resnet", what="The recipe.")
     flags.DEFINE_string("workdir", None, "Folder with one run for each option.", required=True)
     flags.DEFINE_list("only", list(NAMES), "Options to try.")

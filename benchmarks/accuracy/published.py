@@ -35,7 +35,7 @@ from fer_jax.workdir import CONFIG, PAGE, evaluation_dir, read_run
 
 
 def define_flags() -> None:
-    """Defines --workdir and the others."""
+    """Defines --workdir and the other flags."""
     flags.DEFINE_string("workdir", None, "Folder with one run for each system.", required=True)
     flags.DEFINE_list("only", list(SYSTEMS), "Systems to train and tabulate.")
     flags.DEFINE_float(

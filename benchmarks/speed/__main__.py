@@ -40,7 +40,7 @@ _HEADINGS = (
 
 
 def define_flags() -> None:
-    """Defines --torch_python and the others."""
+    """Defines --torch_python and the other flags."""
     sides.define_flags(seconds=10.0)
     flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch.")
     flags.DEFINE_string("keras_python", None, "Interpreter that has Keras and TensorFlow.")

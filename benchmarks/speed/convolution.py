@@ -35,7 +35,7 @@ CHOICES = {
 
 
 def define_flags() -> None:
-    """Defines --configs and the others."""
+    """Defines --configs and the other flags."""
     flags.DEFINE_list("configs", list(CONFIGS), "Networks to time: names or files of configs.")
     flags.DEFINE_integer("steps", 20, "Number of timed steps of each choice.")
     flags.DEFINE_integer("batch_size", 64, "Images in a batch.")

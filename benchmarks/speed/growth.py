@@ -38,7 +38,7 @@ Times = Mapping[int, Sequence[float]]
 
 
 def define_flags() -> None:
-    """Defines --output and the others."""
+    """Defines --output and the other flags."""
     flags.DEFINE_string("output", None, "Markdown file to write the tables to.")
     flags.DEFINE_integer("rounds", 3, "Number of timings of each size.")
     flags.DEFINE_float("seconds", 5.0, "Length of each timing.")
