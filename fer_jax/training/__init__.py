@@ -1,1 +1,1 @@
-"""What a training run is made of: mesh, optimiser, state and step, checkpoints."""
+"""The parts of a training run: step, optimiser, input, programs, ensemble, checkpoints, workdir."""

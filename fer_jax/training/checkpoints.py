@@ -17,7 +17,7 @@ SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
     "val_accuracy": lambda metrics: metrics.get("val_accuracy", -math.inf),
     "val_loss": lambda metrics: -metrics.get("val_loss", math.inf),
 }
-"""Values of `config.best_by`, and the score that each gives to an epoch; higher is better."""
+"""Values of `config.best_by`, each with its score of an epoch; higher is better."""
 
 
 class Checkpoints:
@@ -26,7 +26,7 @@ class Checkpoints:
     A checkpoint holds four items:
       model: parameters and statistics, or their moving averages; all that prediction needs.
       training: the rest of the state.
-      input: position of the batches.
+      input: position in the stream of batches.
       progress: history, and seconds of training.
     """
 
@@ -53,14 +53,14 @@ class Checkpoints:
         progress: Mapping[str, Any],
         metrics: Mapping[str, float],
     ) -> None:
-        """Starts saving. Without metrics, as within an epoch, a checkpoint never counts as best."""
+        """Starts saving. A checkpoint without metrics, as within an epoch, never counts as best."""
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(state.network),
                 training=ocp.args.StandardSave(_training_part(state)),
                 input=ocp.args.JsonSave(position),
-                # A copy, since it is written in the background while the run goes on.
+                # A copy, because it is written in the background while the run goes on.
                 progress=ocp.args.JsonSave(copy.deepcopy(progress)),
             ),
             metrics=metrics,
@@ -84,7 +84,7 @@ class Checkpoints:
           state: state with the shapes, types and placement that the restored one takes.
 
         Returns:
-          State, position of the input and progress, as they were saved.
+          The state, the input position and the progress, as they were saved.
         """
         restored = self._manager.restore(
             step,
@@ -117,14 +117,14 @@ class Checkpoints:
         """Returns the step of the checkpoint that `which` names: "best", "latest" or a number.
 
         Raises:
-          UserError: there is no such checkpoint; the message lists those there are.
+          UserError: there is no such checkpoint; the message lists the existing ones.
         """
         steps = sorted(self._manager.all_steps())
         scored = {step: self._manager.metrics(step) for step in steps}
         if which == "latest" and steps:
             return steps[-1]
         if which == "best" and any(scored.values()):
-            # The later one of equals, which is the one that Orbax keeps.
+            # If several are equally good, the latest, which Orbax keeps.
             return max((self._score(metrics), step) for step, metrics in scored.items() if metrics)[
                 1
             ]

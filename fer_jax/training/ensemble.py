@@ -51,8 +51,8 @@ class Members:
     def __init__(self, count: int, mesh: Mesh, *, vectorize: bool | None = None):
         """Lays out `count` members on `mesh`.
 
-        `vectorize` makes the members on a device one computation. The default is False on a CPU,
-        where XLA's convolution of several images by several kernels is slow.
+        `vectorize`: whether to compute all members of a device together, by `jax.vmap`. The default
+        is False on a CPU, where XLA is slow at convolutions of several images by several kernels.
         """
         self.count, self.mesh = count, mesh
         if vectorize is None:
@@ -73,7 +73,7 @@ class Members:
 
         Args:
           function: takes positional arguments.
-          shared: numbers of the arguments that are the same for all members.
+          shared: positions of the arguments that are the same for all members.
         """
         if self.count == 1:
             return function
@@ -115,7 +115,7 @@ class Members:
 
 
 def _map_one_by_one(function: Callable, axes: Sequence[int | None]) -> Callable:
-    """Does what `jax.vmap` does, with a copy of the function's operations for each element."""
+    """Equals `jax.vmap`, but with a copy of the function's operations for each element."""
 
     def mapped(*arguments: Any) -> Any:
         of_each = [x for x, axis in zip(arguments, axes, strict=True) if axis is not None]

@@ -21,38 +21,38 @@ from fer_jax.errors import UserError
 from fer_jax.training.ensemble import Members
 
 Draw = Callable[[Int[Array, ""], Any], Batch]
-"""From the number of a step, and that step's item, to its batch; traced inside the program."""
+"""Function from a step's number and item to its batch; traced inside the program."""
 
 
 class Input(Protocol):
-    """The batches of every member's own stream.
+    """Batches for all members, each from a stream of its own.
 
-    Every record comes once in each pass over the data, in an order of that pass's own. A batch may
-    span two passes, so that no record is dropped. The same seed gives the same batches.
+    Each pass over the data has every record once, in its own order. A batch may span two passes,
+    so that no record is dropped. The same seed gives the same batches.
 
     Attributes:
-      shared: numbers of the program's arguments that all members share; the state is number 0.
+      shared: positions of the program's arguments that all members share; the state has position 0.
     """
 
     shared: Sequence[int]
 
     def next(self, count: int) -> Sequence[Any]:
-        """Returns what the program of the next `count` steps takes besides the state."""
+        """Returns the arguments, besides the state, of the program for the next `count` steps."""
 
     def abstract(self, count: int) -> Sequence[Any]:
-        """Returns the same as `next` without values, or with them: shapes, types, placement."""
+        """Returns the shapes, types and placement of these arguments; they may have values."""
 
     def trace(self, count: int, step: Int[Array, ""], *arguments: Any) -> tuple[Any, Draw]:
-        """Returns one item for each of `count` steps from `step` on, and what draws their batches.
+        """Returns an item for each of `count` steps from `step` on, and a `Draw` for these steps.
 
         It is traced inside the program, with one member's arguments.
         """
 
     def positions(self) -> list[Any]:
-        """Returns each member's place in its stream, to be saved as JSON."""
+        """Returns each member's position in its stream, ready for JSON."""
 
     def move_to(self, positions: Sequence[Any]) -> None:
-        """Goes to what `positions` returned."""
+        """Moves each stream to its position, as returned by `positions`."""
 
 
 class HostInput(Input):
@@ -115,7 +115,7 @@ class HostInput(Input):
 
 
 class DeviceInput(Input):
-    """Batches drawn and augmented on the devices, which keep all images, split over them."""
+    """Batches drawn and augmented on the devices, where all images stay, split over the devices."""
 
     shared = (2, 3)  # Images and labels; each member has a seed of its own.
 
@@ -141,7 +141,7 @@ class DeviceInput(Input):
             length=len(records),
             batch_size=batch_size,
             augmentation=augmentation,
-            # Inside a member's part of the mesh only the axis name can be given.
+            # Inside a member's part of the mesh only axis names can be given.
             sharding=rows if members.count == 1 else spec,
         )
 
@@ -170,10 +170,10 @@ INPUTS: dict[str, Callable[..., Input]] = {"host": HostInput, "device": DeviceIn
 
 
 def choose_input(name: str, records: Records) -> str:
-    """Returns which of `INPUTS` a `config.input` means.
+    """Returns the key of `INPUTS` that a `config.input` stands for.
 
-    "auto" means "device" on a GPU or TPU, which steps faster than a host augments, if all images
-    are decoded in memory anyway; otherwise "host".
+    "auto" stands for "device" on a GPU or TPU, where a step is faster than a host's augmentation,
+    if all images are decoded in memory anyway. Otherwise it stands for "host".
 
     Raises:
       UserError: there is no such input.

@@ -9,11 +9,11 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-    """Says after each step whether to save and stop; a context manager.
+    """Tells after each step whether to save and stop; a context manager.
 
     On one process SIGTERM and Ctrl-C ask for a stop, and a second Ctrl-C ends the run at once.
-    Several processes must stop at the same step; after a SIGTERM JAX's preemption service agrees
-    on it.
+    Several processes must stop at the same step. After a SIGTERM, JAX's preemption service chooses
+    this step.
     """
 
     def __init__(self) -> None:

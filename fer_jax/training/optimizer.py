@@ -1,4 +1,4 @@
-"""From a config to an Optax optimiser, its schedule, the plateau rule and early stopping."""
+"""Creates a config's Optax optimiser, schedule and plateau rule; decides on early stopping."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -88,8 +88,8 @@ def create_plateau(
     Its state's `scale` multiplies the updates. Its `update` takes the loss once an epoch.
 
     Args:
-      config: `schedule`, which asks for the rule by "plateau"; `plateau` with `factor`, `patience`
-        in epochs, and `min_delta`, the least fall of the loss that counts.
+      config: `schedule`, "plateau" for this rule; `plateau` with `factor`, `patience` in epochs,
+        and `min_delta`, the least fall of the loss that counts.
     """
     if config["schedule"] != "plateau":
         return None
@@ -106,8 +106,8 @@ def stagnates(config: Mapping[str, Any], losses: Sequence[float]) -> bool:
     """Whether it is time to stop early.
 
     Args:
-      config: `early_stopping_patience`, epochs without a fall of the loss to wait for, 0 for ever;
-        `plateau` with `min_delta`, the least fall that counts.
+      config: `early_stopping_patience`, number of epochs without a fall of the loss after which to
+        stop, 0 for never; `plateau` with `min_delta`, the least fall that counts.
       losses: validation loss after each epoch so far.
     """
     best, waited = math.inf, 0

@@ -1,9 +1,9 @@
 """Compiles training steps ahead of time, and calls them.
 
-One rule decides what JAX's compilation cache keeps: everything but programs with the compiler
-options of `devices.compiler_options`, which training steps have. On a CPU their calls to oneDNN
-cannot be stored. On a GPU a CUDA graph cannot capture a cuDNN kernel that has not run yet in this
-process, because CUDA loads it lazily. Autotuning runs it, and a cached program skips autotuning.
+JAX's compilation cache keeps every program except those with options of
+`devices.compiler_options`, which are the training steps. On a CPU their calls to oneDNN cannot be
+stored. On a GPU a CUDA graph cannot capture a cuDNN kernel that has not run yet in this process,
+because CUDA loads it lazily. Autotuning runs it, and a cached program skips autotuning.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ Losses = Float[Array, "*members steps"]
 def steps_per_call() -> int:
     """Returns how many steps one call takes, unless fewer are left.
 
-    On a GPU or TPU 32: a call costs some 100 microseconds of the host, and with a trip count known
-    at compile time a GPU does not sync with the host after every step. On a CPU one: inside a loop
-    XLA's weight gradients of convolutions are many times slower.
+    On a GPU or TPU: 32, because each call takes the host some 100 microseconds. Their number is
+    fixed at compile time; with a dynamic trip count a GPU syncs with the host after every step.
+    On a CPU: 1, because inside a loop XLA's weight gradients of convolutions are many times slower.
     """
     return 1 if jax.default_backend() == "cpu" else 32
 
 
 class Programs:
-    """Takes training steps on an input's batches, by one compiled program for each step count.
+    """Takes training steps on an input's batches, with one compiled program for each step count.
 
-    A run hears of an interruption only between calls.
+    A run can stop for an interruption only between calls.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Programs:
         most: int | None = None,
         options: Mapping[str, str | bool] | None = None,
     ):
-        """Compiles the programs that take `ahead` steps.
+        """Compiles the programs that take `ahead` steps; others are compiled when needed.
 
         Args:
           step: one network's step.
-          state: state of all members, whose shapes, types and placement the programs take.
-          source: where the batches come from.
-          members: how members are laid out.
-          ahead: number of steps to compile for now.
-          most: steps of a call, `steps_per_call` by default.
-          options: options of the compiler, `compiler_options` by default.
+          state: state of all members, with the shapes, types and placement of the programs' state.
+          source: input that the batches come from.
+          members: number and layout of the members.
+          ahead: number of steps, in one call or several.
+          most: largest number of steps in a call; default: `steps_per_call`.
+          options: compiler options; default: `compiler_options`.
         """
         self._step, self._source, self._members = step, source, members
-        # Without values, since each call consumes its state.
+        # Without values, because each call consumes its state.
         self._state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
         )
@@ -127,4 +127,4 @@ def _without_cache() -> Iterator[None]:
 
 def _use_cache(enabled: bool) -> None:
     jax.config.update("jax_enable_compilation_cache", enabled)
-    compilation_cache.reset_cache()  # Otherwise JAX keeps to what it read first.
+    compilation_cache.reset_cache()  # Otherwise JAX keeps the setting that it read first.

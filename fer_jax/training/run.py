@@ -70,13 +70,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether no epoch is left."""
+        """Whether training is over: all epochs are done, or it stopped early."""
         losses = [epoch["val_loss"] for epoch in self.history]
         return len(losses) >= self._config.epochs or stagnates(self._config, losses)
 
     @property
     def best(self) -> Mapping[str, Any]:
-        """The best epoch so far; the latest of equals."""
+        """The best epoch so far; if several are equally good, the latest."""
         return max(reversed(self.history), key=SCORES[self._config.best_by])
 
     def restore(self, step: int, state: TrainState) -> tuple[TrainState, Any]:
@@ -152,7 +152,7 @@ def open_runs(
     if count > 1:
         _claim(workdir, config, data)
     for folder, member in zip(member_workdirs(workdir, config), members, strict=True):
-        # Members keep two: when stopped while saving, they may be an epoch apart.
+        # Members keep two, because a stop while saving may leave them an epoch apart.
         yield Run(member, folder, data, latest=min(count, 2))
 
 
@@ -167,15 +167,16 @@ def finish_ensemble(
 ) -> dict[str, Any]:
     """Evaluates the mean of the members' predictions, and writes an ensemble's own files.
 
-    These are a run's files without checkpoints and events. The history is the mean of the members'.
+    They are the files of a run, except checkpoints and events. The history is the mean of the
+    members' histories.
 
     Args:
       workdir: folder of the ensemble.
       config: config of the ensemble.
       data: the data set.
       results: result of each member, see `Run.finish`.
-      probabilities: probabilities of each member.
-      validation: records of the probabilities.
+      probabilities: each member's probabilities of `validation`.
+      validation: records of the validation split.
       training: records that the members were trained on.
 
     Returns:

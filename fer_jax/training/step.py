@@ -132,8 +132,8 @@ def make_train_step(
         if mixup:
             # Dropout uses the key itself.
             share = jax.random.beta(jax.random.fold_in(random_key, 1), mixup, mixup)
-            # Accuracy counts the label of the image with the greater share. With the smaller share
-            # the batch would be the same, in reverse order.
+            # Accuracy counts the label of the image with the greater share. Exchanging the shares
+            # only reverses the order of the batch.
             share = jnp.maximum(share, 1 - share)
             images, targets = (share * x + (1 - share) * x[::-1] for x in (images, targets))
 
@@ -200,7 +200,7 @@ class FiniteLosses:
         self._pending: deque[tuple[int, Float[Array | np.ndarray, "*members steps"]]] = deque()
 
     def add(self, step: int, losses: Float[Array | np.ndarray, "*members steps"]) -> None:
-        """Takes the losses of the steps from `step` on, and checks those of 16 calls before."""
+        """Takes the losses of the steps from `step` on, and checks those from 16 calls ago."""
         self._pending.append((step, losses))
         if len(self._pending) > self._LATE:
             self._check()
@@ -209,7 +209,7 @@ class FiniteLosses:
         """Checks all losses taken so far. Call it before anything is saved.
 
         Raises:
-          UserError: a loss is not finite; the message has its step. `add` raises it, too.
+          UserError: a loss is not finite; the message has its step. `add` raises it too.
         """
         while self._pending:
             self._check()

@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 
-_WARM_UP = 10  # Steps before the recording, since the first ones are not typical.
+_WARM_UP = 10  # Steps before the recording, because the first ones are not typical.
 
 
 class Trace:
     """Records `steps` steps of a run, after its first ones, into `directory`; 0 records nothing.
 
-    A context manager that ends a recording still under way at its exit.
+    A context manager; leaving it ends a recording.
     """
 
     def __init__(self, directory: Path, steps: int):
