@@ -17,8 +17,8 @@ class BatchNorm(nnx.Module):
     """Batch normalisation over all axes but the last, with statistics in float32.
 
     Ioffe and Szegedy, "Batch Normalization", ICML 2015. It computes the same as `nnx.BatchNorm`.
-    The gradient is written out as in the paper: one pass over the batch for the two sums it needs,
-    and one pass for the result.
+    The gradient is written out as in the paper. It takes two passes over the batch: one for two
+    sums, one for the result.
 
     Args:
       features: length of the last axis.
@@ -58,8 +58,8 @@ def _normalize(x: Images, mean: Row, var: Row, scale: Row, bias: Row, epsilon: f
 def _sums(*arrays: Images) -> list[Row]:
     """Sums each array over all axes but the last.
 
-    The sum runs over each image, then over the batch. XLA would give a single sum over few large
-    rows to only some of a GPU's processors.
+    It sums over each image first, then over the batch. XLA would compute a single sum over few
+    large rows on only some of a GPU's processors.
     """
     if arrays[0].ndim > 2:
         arrays = lax.optimization_barrier(

@@ -1,4 +1,4 @@
-"""What a kernel learns from its context while it is traced: the mesh, and the forms in use."""
+"""The context that kernels read while they are traced: the mesh, and the forms in use."""
 
 import contextlib
 import contextvars
@@ -14,7 +14,7 @@ _convolutions = contextvars.ContextVar("convolutions", default=CONVOLUTIONS)
 
 
 def batch_shards() -> int:
-    """Returns how many devices the batch is split over; 1 where it is traced for no mesh.
+    """Returns how many devices the batch is split over; 1 without a mesh.
 
     Axes that `jax.shard_map` maps by hand, such as an ensemble's members, are not counted.
     """
@@ -24,7 +24,7 @@ def batch_shards() -> int:
 
 
 def in_use(form: str) -> bool:
-    """Whether a convolution may take this one of `CONVOLUTIONS`."""
+    """Whether convolutions may take this form, one of `CONVOLUTIONS`."""
     return form in _convolutions.get()
 
 
@@ -32,7 +32,7 @@ def in_use(form: str) -> bool:
 def convolutions(*forms: str) -> Iterator[None]:
     """Limits convolutions to these of our forms, to compare them with XLA's own.
 
-    It holds for functions that are first traced within it.
+    This holds for functions whose first trace is inside this context.
     """
     token = _convolutions.set(frozenset(forms))
     try:

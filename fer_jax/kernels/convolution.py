@@ -1,4 +1,4 @@
-"""The convolution of every network, in the forms that a CPU is fast at."""
+"""The convolution of every network, in forms that a CPU is fast at."""
 
 import functools
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from fer_jax.kernels.context import batch_shards, in_use
 Pads = tuple[tuple[int, int], ...]
 
 GROUP = 16
-"""Images in a block of a weight gradient on a CPU: few enough to stay in the cache."""
+"""Images in a block of a weight gradient on a CPU, few enough to stay in the cache."""
 
 
 def conv_general_dilated(
@@ -27,18 +27,19 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **how: Any,
 ) -> Float[Array, "batch height/stride width/stride features"]:
-    """Computes `lax.conv_general_dilated` and its gradients in the forms that a CPU is fast at.
+    """Computes `lax.conv_general_dilated` and its gradients in forms that a CPU is fast at.
 
     * Winograd's algorithm where it saves multiplications, see `winograd.convolve`.
-    * Otherwise oneDNN's convolution, with weight gradients in a form that oneDNN is fast at. XLA
-      convolves the input by the output's gradient. The result has as many columns as the kernel,
-      too few to fill oneDNN's registers. With the input's channels laid side by side along the
-      width it has columns times channels of them, and is as fast as the forward convolution.
-    * Depthwise convolutions, and their input gradients behind strides, XLA computes without oneDNN.
-      `_depthwise_backward` expresses both in forms that oneDNN supports.
+    * Otherwise oneDNN's convolution, with weight gradients in a form that oneDNN is fast at. XLA's
+      form convolves the input by the output's gradient. Its result has as many columns as the
+      kernel, too few to fill oneDNN's registers. Our form lays the input's channels side by side
+      along the width. Its result has columns times channels columns, and it is as fast as the
+      forward convolution.
+    * For depthwise convolutions, gradients in forms that oneDNN supports, see
+      `_depthwise_backward`. XLA computes its own forms without oneDNN.
 
-    `benchmarks/speed/convolution.md` has the figures. On a GPU or TPU this is XLA's convolution,
-    and only its form under `jax.vmap` is ours, see `member_convolution`.
+    `convolution.md` and `depthwise.md` in `benchmarks/speed/` have the figures. On a GPU or TPU
+    this is XLA's convolution, except under `jax.vmap`, see `member_convolution`.
     """
     if jax.default_backend() != "cpu":
         return member_convolution.conv_general_dilated(lhs, rhs, window_strides, padding, **how)
@@ -103,7 +104,7 @@ def _behind(
 ) -> list[int]:
     """Returns the padding behind rows and columns, up to the end of the last window.
 
-    It is negative where the image goes on beyond that window.
+    It is negative where the image extends beyond that window.
     """
     return [
         (outputs - 1) * stride + window - size - before
@@ -153,7 +154,7 @@ def _depthwise_backward(
     # Zeros in place of strides, since oneDNN has no fast dilated convolution.
     between = [(0, 0, stride - 1) for stride in strides]
     gradient = lax.pad(gradient, 0.0, ((0, 0, 0), *between, (0, 0, 0)))
-    # The barrier makes XLA reverse the kernel once, and not within the convolution.
+    # With the barrier XLA reverses the kernel once, outside the convolution.
     x, turned, gradient = lax.optimization_barrier((x, kernel[::-1, ::-1], gradient))
     x_pads = tuple(
         (window - 1 - before, window - 1 - after)
@@ -174,7 +175,7 @@ def _depthwise_backward(
 _convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
 _convolve.defvjp(_forward, _backward)
 
-# A training step has gradients and oneDNN's kernels, and traces `_forward` in place of `_add_up`.
+# `_add_up` is for inference, without oneDNN. With gradients JAX traces `_forward` in its place.
 _convolve_depthwise = jax.custom_vjp(_add_up, nondiff_argnums=(2, 3))
 _convolve_depthwise.defvjp(_forward, _depthwise_backward)
 

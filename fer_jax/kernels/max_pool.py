@@ -19,8 +19,8 @@ def max_pool(
 
     If several pixels of a block share the maximum, the first of them gets the gradient.
 
-    The form is one that XLA runs fast on a CPU. Comparisons record the place of each maximum in a
-    byte, and the gradient is one pass over these places. A training step of a small network takes
+    XLA runs this form fast on a CPU. Comparisons record the place of each maximum in a byte, and
+    the gradient is one pass over these places. A training step of a small network takes
     less than half as long as with `reduce_window`'s select-and-scatter.
     """
     batch, height, width, channels = x.shape

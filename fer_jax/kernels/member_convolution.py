@@ -1,7 +1,7 @@
 """Convolutions of several ensemble members at once, each with its own images and kernel.
 
 `jax.vmap` turns a convolution into a grouped one, and its weight gradient into a grouped one with
-kernels as large as the images. For the latter cuDNN autotunes slowly and finds a slow algorithm.
+kernels as large as the images. cuDNN autotunes the latter slowly, and its choice is slow.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 FULL, MOST = 64, 128
-"""Input channels that fill a GPU's matrix units, and the most that merged kernels may have."""
+"""Input channels that fill a GPU's matrix units, and the largest number in a merged kernel."""
 
 Images = Float[Array, "members batch height width channels"]
 Kernels = Float[Array, "members rows columns channels features"]
@@ -87,7 +87,7 @@ def _of_members(
 
 
 class _Kind(NamedTuple):
-    """Functions that merge the arrays of every `size` members into one, and split it again."""
+    """Functions that merge the arrays of every `size` members into one, and split them again."""
 
     merge: Callable[[Array, int], Array]
     split: Callable[[Array, int], Array]

@@ -27,8 +27,8 @@ TILES = 128
 POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 """Points at which polynomials are evaluated, besides infinity; smaller tiles use fewer of them.
 
-These round least: B. Barabasz et al., Error analysis and improving the accuracy of Winograd
-convolution for deep neural networks, ACM TOMS 46, 2020.
+These have the smallest rounding errors: B. Barabasz et al., Error analysis and improving the
+accuracy of Winograd convolution for deep neural networks, ACM TOMS 46, 2020.
 """
 
 Images = Float[Array, "batch height width channels"]
@@ -38,9 +38,9 @@ Matrix = tuple[tuple[float, ...], ...]
 
 
 def is_faster(x: Images, kernel: Kernel, strides: Sequence[int], pads: Pads) -> bool:
-    """Returns whether `convolve` can do this convolution, and faster than a plain one.
+    """Returns whether `convolve` supports this convolution and is faster than a plain one.
 
-    It cannot for a symbolic batch size, since it cuts the batch into blocks.
+    It does not support a symbolic batch size, because it cuts the batch into blocks.
     """
     return (
         x.dtype == jnp.float32
@@ -55,11 +55,12 @@ def is_faster(x: Images, kernel: Kernel, strides: Sequence[int], pads: Pads) -> 
 def convolve(x: Images, kernel: Kernel, pads: Pads) -> Float[Array, "batch rows columns features"]:
     """Convolves without strides: transforms tiles and kernel, multiplies them, transforms back.
 
-    For 4 x 4 pixels of the output it multiplies 36 times for each pair of channels, in place of
-    144, and so do its gradients, which JAX derives. The error is below 1e-5 of the largest result.
+    For 4 x 4 pixels of the output and each pair of channels it takes 36 multiplications in place of
+    144. Its gradients, which JAX derives, save as much. The error is below 1e-5 of the largest
+    result.
     """
-    # Each shard has its own copy of the kernel: a kernel's gradient is transformed back to its
-    # small size before devices add it up.
+    # Each shard has its own copy of the kernel, so that its gradient is transformed back to the
+    # kernel's small size before the devices add it up.
     shards = _shards(x)
     kernels = jnp.broadcast_to(kernel, (shards, *kernel.shape))
     convolve_shard = jax.vmap(functools.partial(_convolve_shard, pads))
@@ -68,7 +69,7 @@ def convolve(x: Images, kernel: Kernel, pads: Pads) -> Float[Array, "batch rows 
 
 
 def _shards(x: Images) -> int:
-    """Returns over how many devices the images are split."""
+    """Returns how many devices the images are split over; 1 if they do not divide."""
     shards = batch_shards()
     return 1 if x.shape[0] % shards else shards
 
@@ -91,10 +92,10 @@ def _tiling(x: Images, pads: Pads) -> tuple[int, list[int]]:
 
 @functools.cache
 def _transforms(tile: int) -> tuple[Matrix, Matrix, Matrix]:
-    """Returns the matrices to the output, from the kernel and from the input, along one axis.
+    """Returns the matrices that transform to output, kernel and input along one axis.
 
-    Convolving a tile is the transpose of multiplying two polynomials. The product of polynomials
-    is known by the products of their values at as many points as it has coefficients.
+    Convolving a tile is the transpose of multiplying two polynomials. Their product is determined
+    by the products of their values at as many points as it has coefficients.
     """
     points = tile + WINDOW - 1
 
@@ -162,8 +163,8 @@ def _transform_tiles(to_input: Matrix, x: Array, axis: int, to: int) -> Array:
 def _multiply(matrix: Matrix, x: Array, axis: int, to: int) -> Array:
     """Multiplies by a matrix along an axis, which becomes axis `to` of the result.
 
-    It sums over the matrix's columns, since XLA has no fast product by so small a matrix. Its
-    gradient is the same sum by the transpose; JAX's own would reduce over an axis.
+    It is a sum over the matrix's columns, because XLA's product by so small a matrix is slow. Its
+    gradient is the same sum with the transposed matrix; JAX's own would reduce over an axis.
     """
     terms = [
         np.array(column, np.float32).reshape(-1, *[1] * (x.ndim - 1 - to))

@@ -30,9 +30,9 @@ def to_unit_range(images: UInt8[Array, "..."]) -> Float[Array, "..."]:
 
 
 class Frozen(nnx.Variable):
-    """A weight that training does not change. It is no parameter: no gradient, no momentum.
+    """A weight that training does not change: not a parameter, so without gradient and momentum.
 
-    It is zero until loaded, since drawing random numbers for it would be wasted time.
+    It is zero until loaded, because drawing random numbers for it would waste time.
     """
 
 
@@ -62,7 +62,7 @@ class Classifier(nnx.Module):
       channels: number of channels that the grey image is repeated to.
       image_size: height and width, in pixels, that images are resized to first.
       normalization: key of `NORMALIZATIONS`; "caffe" and "imagenet" take three channels.
-      frozen: number of layers, from the first of `features`, that keep the weights they are given.
+      frozen: number of layers, from the first of `features` on, that keep their weights.
         Their parameters become `Frozen`, and their batch normalisation and dropout always act as
         in inference.
       dtype: type of the computation; parameters and logits are float32.

@@ -71,19 +71,19 @@ def load_pretrained(
 ) -> tuple[nnx.State, nnx.State]:
     """Returns parameters and statistics with the weights of `file` in place of the initial ones.
 
-    All features come from the file. The last layer, `head`, never does, because the file's has
-    other classes. Dense layers before it, such as VGG16's, stay initial if the file lacks them, as
-    a `*_notop.h5` does. The file's top is the only part that may be left over.
+    All features come from the file. The last layer, `head`, never does, because the file's head has
+    other classes. Dense layers before it, for example VGG16's, stay initial if the file lacks them,
+    as a `*_notop.h5` does. Only the file's top may remain unused.
 
     Args:
       file: path or URL of a Keras `.h5`, or of a `.safetensors` with timm's names; a ResNet or
         VGG16 may also have torchvision's. A downloaded file is kept in
-        `~/.cache/fer_jax/pretrained`. Empty: nothing is loaded, which a network with a frozen
-        part does not allow.
+        `~/.cache/fer_jax/pretrained`. Empty: nothing is loaded, and a network with
+        a frozen part is refused.
       sha256: hexadecimal digest of the file. A URL needs it; a path without one is not checked.
       model: the config's `model`.
       params: initial parameters; the loaded ones take their shapes, types and placement.
-      statistics: initial statistics, likewise.
+      statistics: initial statistics; the loaded ones take theirs.
 
     Raises:
       UserError: the file cannot be fetched or read, or it does not fit the network (the message
@@ -197,9 +197,9 @@ _KERAS_KINDS = (
 def _open_keras(path: Path, expected: set[str]) -> Iterator[Tensors]:
     """Opens a file of `save_weights` of any Keras, or a whole model saved before Keras 3.
 
-    A weight is known by its own name. If that is no known kind, such as "block1_conv1_W_1:0" in
-    old files and "0" in Keras 3's, its place among the weights of its layer decides. A group may
-    also hold several layers; its weights then carry the layers' names.
+    A weight is identified by its own name. If the name is not a known kind, such as
+    "block1_conv1_W_1:0" in old files and "0" in Keras 3's, its place among the weights of its layer
+    decides. A group may also hold several layers; its weights then carry the layers' names.
     """
     with h5py.File(path) as file:
         tensors = {}
@@ -234,8 +234,8 @@ def _keras_layers(file: h5py.File) -> Iterator[tuple[str, list[tuple[str, h5py.D
 def _keras_layer(name: str) -> str:
     """Returns the name, in our code and in today's Keras, of a layer in a file.
 
-    The size of a ConvNeXt is dropped. A ConvNeXt's last normalisation has an automatic name if no
-    top follows it; it gets the name it has with a top.
+    The size of a ConvNeXt is dropped. Without a top, a ConvNeXt's last normalisation has an
+    automatic name in the file; it gets the name that it has with a top.
     """
     name = name.replace("/", "_")
     name = re.sub(r"^convnext_(tiny|small|base|large|xlarge)_", "", name)
@@ -321,5 +321,5 @@ def _check_digest(file: str, path: Path, sha256: str) -> None:
     if digest != sha256:
         raise UserError(
             f"pretrained.file {file} has SHA-256 {digest}, not {sha256}; "
-            "give another file, or mend pretrained.sha256"
+            "give another file, or correct pretrained.sha256"
         )

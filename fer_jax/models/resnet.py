@@ -1,8 +1,8 @@
 """Residual networks: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 
-`resnet` is PyTorch's form, which most pretrained weights have: at depth 50 a bottleneck strides in
-its 3x3 convolution ("v1.5"). `resnet50_v1` is Keras's form: it strides in the first 1x1
-convolution, as in the paper. Both pad equally on both sides; XLA's `SAME` with a stride of two
+`resnet` is PyTorch's form, which most pretrained weights have: at depth 50 a bottleneck has its
+stride in the 3x3 convolution ("v1.5"). `resnet50_v1` is Keras's form: the stride is in the first
+1x1 convolution, as in the paper. Both pad equally on both sides; XLA's `SAME` with a stride of two
 would pad at the end only.
 """
 
@@ -150,11 +150,11 @@ def _build(
 
 
 class _ConvNorm(nnx.Module):
-    """Convolution, then batch normalisation. All its scales start at one.
+    """Convolution, then batch normalisation, whose scales start at one.
 
-    With the last scale of a branch at zero (Goyal et al., 2017) it learns far more slowly on
-    FER-2013. Training accuracy over steps 181 to 240 of Adam is 27.0 % with zero and 41.0 % with
-    one (width 32, batches of 64, n = 1 each).
+    If the last scale of each branch starts at zero (Goyal et al., 2017), the network learns far
+    more slowly on FER-2013. Training accuracy over steps 181 to 240 of Adam is 27.0 % with zero
+    and 41.0 % with one (width 32, batches of 64, n = 1 each).
     """
 
     def __init__(
