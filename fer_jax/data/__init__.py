@@ -1,1 +1,1 @@
-"""Array records become batches."""
+"""Reads array records and makes batches of them."""

@@ -20,8 +20,8 @@ Szegedy et al., "Going Deeper with Convolutions" (2015)."""
 
 ERASED_AREAS, ERASED_RATIO = (0.02, 0.33), 1 / 0.3
 """Least and greatest area of an erased rectangle, as fractions of the image's area, and greatest
-ratio of its sides. They are those of Zhong et al., except for the greatest area: 0.4 in the paper,
-0.33 in torchvision and in recipes for FER-2013."""
+ratio of its sides, as in Zhong et al., except for the greatest area: 0.4 in the paper, 0.33 in
+torchvision and in recipes for FER-2013."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +260,7 @@ def resample(
         )
     )
     down, right = (row & (one - 1))[..., None], (column & (one - 1))[..., None]
-    # One more row and column give every pixel a next one.
+    # One more row and column give every pixel a neighbour below and to the right.
     padded = xp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
     pixels = padded.reshape(-1, channels)
     stride = width + 1

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""Class names by label, in the order of `fer2013.csv`, which is not that of sorted folders."""
+"""Class names by label, in the order of `fer2013.csv`; sorted folders have another order."""
 
 IMAGE_SIZE = 48
 """Height and width of every stored image, in pixels. Images are uint8 with one grey channel."""

@@ -1,7 +1,7 @@
 """Training batches drawn on the devices, from images that are kept there.
 
-Order and augmentation follow from the seed and the number of the step: there is no input position
-to save.
+Order and augmentation follow from the seed and the step number, so there is no input position to
+save.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ Batch = dict[str, Array]
 def place(
     records: Records, sharding: NamedSharding
 ) -> tuple[UInt8[Array, "n 48 48 1"], Int[Array, " n"]]:
-    """Returns all images and labels on the devices.
+    """Returns all images and labels on the devices, with this sharding.
 
-    Rows are split as `sharding` says; the last record is repeated until they divide.
+    The last record is repeated until the rows divide over the devices.
     """
     devices = sharding.mesh.size
     rows = np.arange(-(-len(records) // devices) * devices).clip(max=len(records) - 1)
@@ -47,10 +47,10 @@ def draw_batches(
     augmentation: Augmentation,
     sharding: NamedSharding | PartitionSpec,
 ) -> Callable[[Int[Array, ""], Int[Array, ""] | int], Batch]:
-    """Returns what draws the batches of `steps` steps, the first of which is `step`.
+    """Returns the function that draws the batches of `steps` steps from `step` on.
 
-    Every record comes once in each pass over the data, in an order of that pass's own. A batch may
-    span two passes, so that no record is dropped.
+    Each pass over the data has every record once, in its own order. A batch may span two passes,
+    so that no record is dropped.
 
     Args:
       seed: seed of order and augmentation.
@@ -60,11 +60,11 @@ def draw_batches(
       length: number of records, without those repeated at the end.
       steps: number of steps.
       batch_size: rows of a batch.
-      augmentation: how images may be changed.
+      augmentation: ranges of the augmentation.
       sharding: layout of a batch.
 
     Returns:
-      A function from the number of a step, and its place among `steps`, to its batch.
+      A function from a step's number and its place among the `steps` to its batch.
     """
     order_key, augmentation_key = jax.random.split(jax.random.key(seed))
     first_pass, offset = jnp.divmod(step * batch_size, length)

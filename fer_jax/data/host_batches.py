@@ -1,8 +1,8 @@
 """Grain pipelines from records to batches, which are the same for any number of processes.
 
 A stream of record numbers is shuffled, repeated and grouped into *global* batches. Only then does
-each process read and augment its own rows. The batches, and so the run, do not depend on the number
-of processes. One call gathers a whole batch, and one augments it.
+each process read and augment its own rows, so the batches do not depend on the number of processes.
+One call gathers a whole batch, and one call augments it.
 """
 
 from collections.abc import Iterator

@@ -18,7 +18,8 @@ def prepare_if_missing(data_dir: Path, source: str) -> None:
       source: value for `--source`; empty: nothing is prepared.
 
     Raises:
-      UserError: preparation failed, and has printed why; or several processes would race for it.
+      UserError: preparation failed (it prints why), or there are several processes, which would
+        race.
     """
     if not source or (record_dir(data_dir) / "dataset_info.json").exists():
         return

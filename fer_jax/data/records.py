@@ -29,7 +29,7 @@ class Records:
       labels: class index of each record, Int32[n].
       filenames: name of each record in the source, n of them.
       read: function from k record numbers to their images, UInt8[k, 48, 48, 1].
-      in_memory: whether `read` only copies from memory; otherwise it reads files and decodes.
+      in_memory: whether `read` copies from memory; otherwise it reads files and decodes them.
     """
 
     labels: Int[np.ndarray, " n"]
@@ -80,18 +80,18 @@ class DataSet:
         self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
 
     def load(self, split: str, *, memory_gib: float = math.inf) -> Records:
-        """Loads a split by name, with the records of this data set's classes only.
+        """Loads the records of a split that belong to this data set's classes.
 
         Args:
           split: name of a split on disk; or `train_80` or `validation_20`, the stratified floor
             split of `train`; or `test`, the union of `public_test` and `private_test`.
           memory_gib: memory limit in GiB. If the split's images fit into it, all are decoded now;
-            otherwise each `read` decodes anew.
+            otherwise each `read` decodes its images again.
 
         Raises:
           UserError: there is no such split.
         """
-        # The split comes before the choice of classes, so an image's side is the same in every run.
+        # The split precedes the choice of classes, so an image is on the same side in every run.
         records = self._load(split, memory_gib * 2**30)
         subset = records.take(np.flatnonzero(np.isin(records.labels, self._kept)))
         labels = np.searchsorted(self._kept, subset.labels).astype(np.int32)
@@ -151,7 +151,7 @@ def stratified_split(
     """Splits record numbers: floor(fraction * n_c) records of each class c are set aside.
 
     Returns:
-      The numbers kept and the numbers set aside, each ascending. They are always the same.
+      The numbers kept and the numbers set aside, each ascending; the same in every call.
     """
     rng = np.random.default_rng(_SPLIT_SEED)
     aside = np.zeros(len(labels), bool)

@@ -93,7 +93,7 @@ def _extent(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
 
 
 def _place(face: Box, extent: tuple[int, int], taken: Sequence[Box], whole: Box) -> Box:
-    """Returns the place that covers the least: above the face if possible, else below or beside."""
+    """Returns the place that covers least; if equal, above the face, then below, then beside."""
     width, height = extent
     left = max(0, min(face.left, whole.width - width))
     right = max(0, face.left + face.width - width)

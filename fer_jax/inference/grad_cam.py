@@ -22,7 +22,7 @@ def make_grad_cam(graph: Graph, mesh: Mesh) -> Function:
 
     The probabilities are Float[batch, classes]. The heat maps are Float[batch, rows, columns], at
     the resolution of the last convolution. They are 0 where nothing supports the most probable
-    class and 1 at the strongest support; without any support a map is all 0.
+    class and 1 at the strongest support. A map without any support is all 0.
 
     The function raises `UserError` if the network has no convolution.
     """

@@ -85,4 +85,4 @@ def _print_csv(classes: Sequence[str]) -> Callable[[Line], None]:
 
 
 FORMATS = {"table": _print_table, "jsonl": _print_json, "csv": _print_csv}
-"""Functions by format name: each prints the header and returns a function that prints a line."""
+"""Functions by format name. Each prints the header and returns a function that prints a line."""

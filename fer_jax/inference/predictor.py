@@ -31,7 +31,7 @@ class Prediction:
     """The predictions for n faces.
 
     Attributes:
-      probabilities: one row per face, which sums to 1, and one column per class.
+      probabilities: one row per face and one column per class; each row sums to 1.
       classes: names, in the order of the columns.
     """
 
@@ -102,7 +102,7 @@ class Predictor:
     ) -> tuple[Prediction, Float[np.ndarray, "n rows columns"]]:
         """Predicts, and makes Grad-CAM heat maps of the regions that support each label.
 
-        It uses each face as it is, without the other views that the run averages.
+        It uses only the image itself, without the other views that the run averages.
 
         Args:
           images: as for `__call__`.

@@ -47,7 +47,7 @@ def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
 
 
 def compile_for(mesh: Mesh, function: Function) -> Function:
-    """Jits a function. Its images are sharded over the devices, its results replicated."""
+    """Jits a function: images are sharded over the devices, results are replicated."""
     return jax.jit(
         on_mesh(mesh, function),
         in_shardings=(replicated(mesh), replicated(mesh), split_over_devices(mesh)),

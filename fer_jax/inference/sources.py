@@ -51,7 +51,7 @@ def is_camera(argument: str) -> bool:
 
 
 def find_frames(arguments: Sequence[str], output: Path | None = None) -> Iterator[Frame]:
-    """Returns the pictures of every argument in order; folders recursively, sorted by name.
+    """Returns the pictures of all arguments in order; folders are walked recursively, by name.
 
     Nothing is read ahead, and a folder's files are listed as they are needed.
 
@@ -61,7 +61,7 @@ def find_frames(arguments: Sequence[str], output: Path | None = None) -> Iterato
 
     Raises:
       UserError: an argument names nothing, a camera cannot be opened, or `output` is a folder that
-        is read. Raised before the first picture.
+        is read. It is raised before the first picture.
     """
     return itertools.chain.from_iterable([_open(argument, output) for argument in arguments])
 

@@ -53,7 +53,7 @@ class TrainedModel:
         return self.apply(self._predict, records)
 
     def network_probabilities(self, records: Records) -> list[Float[ndarray, "n classes"]]:
-        """Returns the probabilities by each network of an ensemble, or by the only network."""
+        """Returns the probabilities of each member of an ensemble, or of the only network."""
         return self._apply_each(self._predict, records)
 
     def apply(self, function: Function, records: Records) -> Any:

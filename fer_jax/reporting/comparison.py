@@ -22,7 +22,7 @@ from fer_jax.workdir import METRICS, median_speed, read_history, read_run
 
 
 class ComparedRun(NamedTuple):
-    """One of the runs, read from its workdir.
+    """A run of the comparison, read from its workdir.
 
     Attributes:
       letter: the run's name in tables and curves.

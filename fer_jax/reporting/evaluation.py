@@ -62,7 +62,7 @@ class Evaluation:
 
     @property
     def samples(self) -> Int[np.ndarray, " k"]:
-        """At most 35 indices drawn at random, always the same ones for one n."""
+        """At most 35 indices drawn at random; the same n always gives the same ones."""
         return np.random.default_rng(0).permutation(len(self.records))[:_SAMPLES]
 
     def to_csv(self) -> str:
@@ -118,4 +118,4 @@ def read_predictions(workdir: Path, split: str) -> Predictions:
             f"{workdir} has no predictions for {split}; make them with {command}"
         ) from error
     except (OSError, ValueError, IndexError) as error:
-        raise UserError(f"cannot read {path}: {error}; write it anew with {command}") from error
+        raise UserError(f"cannot read {path}: {error}; make it again with {command}") from error

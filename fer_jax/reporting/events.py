@@ -21,7 +21,7 @@ from tensorboardX.proto.event_pb2 import Event
 from fer_jax.config import flatten
 
 # clu.metric_writers imports TensorFlow (1.4 GB, 5 s) for its own SummaryWriter, which is not needed
-# here. This entry defers the import until somebody makes one.
+# here. This entry defers the import until a SummaryWriter is created.
 _TF = "clu.metric_writers.tf.summary_writer"
 _lazy: Any = SimpleNamespace(SummaryWriter=lambda logdir: import_module(_TF).SummaryWriter(logdir))
 sys.modules.setdefault("clu.metric_writers.summary_writer", _lazy)
@@ -84,8 +84,8 @@ class RunEvents:
 class _EventFile(LoggingWriter):
     """Writes to an event file in the caller's thread, and to absl's log like its base class.
 
-    tensorboardX's own `SummaryWriter` hands events to a thread and its `flush` does not wait for
-    them, so that a killed run would lose its last ones.
+    tensorboardX's own `SummaryWriter` hands events to a thread, and its `flush` does not wait for
+    them. A killed run would lose its last events.
     """
 
     def __init__(self, logdir: str | os.PathLike):

@@ -1,7 +1,7 @@
 """Figures of runs and evaluations, for files, TensorBoard and pages.
 
-They use matplotlib's objects without pyplot, so there is no global state and no display. matplotlib
-is imported when the first figure is drawn. The colours are Okabe and Ito's, which colour-blind
+They use matplotlib's objects without pyplot, so there is no global state and no display. The first
+figure imports matplotlib. The colours are Okabe and Ito's, which colour-blind
 readers can tell apart. No information is in colour alone.
 """
 
@@ -42,7 +42,7 @@ PANELS = {
     "learning rate": (("learning_rate",), 1),
     "images/s": (("images_per_second",), 1),
 }
-"""Columns of metrics.jsonl and scale of each panel; the last column is not a training column."""
+"""Columns of metrics.jsonl and scale of each panel. All columns but the last are of training."""
 
 
 def plot_curves(

@@ -36,7 +36,7 @@ def classification_metrics(
         float32, 87.3 nats.
       ece: expected calibration error (Guo et al., "On Calibration of Modern Neural Networks",
         2017): the mean over images of |accuracy - mean confidence| of the image's bin. The 15
-        equal-width bins of the confidence are open on the left.
+        equal-width bins of confidence are open on the left.
       classes: names.
       per_class: `{class: {precision, recall, f1, support}}`, where 0 / 0 is 0.
       confusion_matrix: counts, with a row per true class and a column per predicted class.
@@ -86,8 +86,8 @@ def confidence_intervals(
     """Returns the 95 % interval of each headline figure of `classification_metrics`.
 
     These are percentile intervals of the bootstrap over images (Efron, "Bootstrap Methods: Another
-    Look at the Jackknife", 1979) with `RESAMPLES` resamples, always the same ones for one `n`. They
-    show the variation between sets of test images, not between training runs.
+    Look at the Jackknife", 1979) with `RESAMPLES` resamples, which depend only on `n`. They show
+    the variation between sets of test images, not between training runs.
     """
     images, classes = _per_image(probabilities, labels), probabilities.shape[1]
     random = np.random.default_rng(0)

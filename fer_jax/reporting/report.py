@@ -31,8 +31,8 @@ def write_evaluation(
       report.html: all of it on one page.
 
     Args:
-      evaluation: a run's; for an ensemble, that of its members' mean prediction.
-      members: for an ensemble, the reports of its members on the same split.
+      evaluation: evaluation of a run; for an ensemble, of its members' mean prediction.
+      members: for an ensemble, the reports of its members on the same split; else empty.
 
     Raises:
       UserError: the run's config.json cannot be read.
@@ -67,7 +67,7 @@ def write_evaluation(
     write_atomically(directory / "confusion_matrix.png", to_png(matrix))
     write_atomically(directory / "samples.png", to_png(samples))
     write_run_page(directory / PAGE, evaluation, report)
-    # Last, so that a report.json is proof of the other files.
+    # Last, so that where report.json exists, the other files do too.
     write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
@@ -75,7 +75,7 @@ def write_evaluation(
 def print_report(report: Mapping[str, Any], title: str) -> None:
     """Prints a report of `write_evaluation`: a table of the classes, then the headline figures.
 
-    The text is 80 columns wide, and plain where standard output is no terminal.
+    The text is 80 columns wide, and plain where standard output is not a terminal.
     """
     from rich import box
     from rich.console import Console

@@ -59,8 +59,6 @@ def write_run_page(
     Raises:
       UserError: the run's config.json cannot be read.
     """
-    # Imported here because it imports JAX.
-
     run = read_run(evaluation.workdir)
     labels, classes = evaluation.records.labels, report["classes"]
     guesses = evaluation.predicted

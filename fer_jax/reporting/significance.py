@@ -7,7 +7,7 @@ import numpy as np
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Returns the two-sided p-value of McNemar's exact (binomial) test, also for zero counts.
+    """Returns the two-sided p-value of McNemar's exact (binomial) test; counts may be zero.
 
     McNemar, "Note on the Sampling Error of the Difference Between Correlated Proportions or
     Percentages" (1947).
