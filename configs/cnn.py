@@ -1,4 +1,4 @@
-"""The defaults as they stand: six convolutions with batch normalisation, 1,470,055 parameters.
+"""The defaults: six convolutions with batch normalisation, 1,470,055 parameters.
 
 python -m fer_jax.main --config=configs/cnn.py
 """

@@ -32,8 +32,9 @@ def get_config() -> ConfigDict:
             "frozen_stages": 0,
             "channels": 1,
             "image_size": 48,
-            # Layer normalisation sees no brightness in grey levels that are all positive: after a
-            # patch's convolution, of pixels much alike, it leaves the same features for each.
+            # The pixels of a patch are much alike. If grey levels were all positive, layer
+            # normalisation after the first convolution would remove the brightness, and leave
+            # nearly the same features for every patch.
             "normalization": "grey",
         }
     )

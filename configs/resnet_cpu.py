@@ -1,4 +1,4 @@
-"""ResNet-18 of half the width: 2,796,263 trainable parameters, for two hours of a CPU.
+"""ResNet-18 of half the width: 2,796,263 trainable parameters, for two hours on a CPU.
 
 python -m fer_jax.main --config=configs/resnet_cpu.py
 

@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns 0 if it is done, 2 if the user can mend it, 130 after Ctrl-C."""
+    """Runs the command. Returns 0 if it is done, 2 if the user can fix it, 130 after Ctrl-C."""
     try:
         options = _parse(arguments)
         from data_prep.prepare import prepare  # Takes seconds to import; --help does not wait.

@@ -31,7 +31,7 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
 
     name = DATASET_NAME
     VERSION = tfds.core.Version(DATASET_VERSION)
-    code_path = None  # To find it, TFDS would need a package that it does not declare.
+    code_path = None  # Searching for it needs a package that TFDS does not declare.
 
     def __init__(self, records: Sequence[Record], metadata: dict[str, Any], **kwargs: Any):
         """Takes the records to write, and the metadata to store with them."""
@@ -68,7 +68,7 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
 
 
 def is_finished(data_dir: Path) -> bool:
-    """Whether `data_dir` holds a complete data set; TFDS renames its folder at the end."""
+    """Whether `data_dir` holds a complete data set; TFDS gives the folder its name at the end."""
     return (record_dir(data_dir) / "dataset_info.json").exists()
 
 

@@ -22,7 +22,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One file or row that is no image of the data set; `split` is "" if it is unknown."""
+    """One file or row that cannot be an image of the data set; `split` is "" if unknown."""
 
     name: str
     split: str
@@ -32,7 +32,7 @@ class Quarantined:
 def check(candidates: Iterable[Candidate], resize: bool) -> tuple[list[Record], list[Quarantined]]:
     """Loads every candidate once; returns the records and the quarantined candidates.
 
-    All images stay in memory, since FER-2013 has only 83 MB of grey levels.
+    All images stay in memory, because FER-2013 has only 83 MB of grey levels.
     """
     records = []
     quarantined = []

@@ -17,7 +17,7 @@ _LEVELS = {str(level): level for level in range(256)}
 
 
 class RejectedError(Exception):
-    """A file or row that cannot become an image of the data set; the message is the reason."""
+    """A file or row that cannot become an image of the data set; the message says why."""
 
 
 def refuse(reason: str) -> Callable[[], NoReturn]:
@@ -52,7 +52,7 @@ def decode(content: bytes) -> Image.Image:
         raise
     except Image.UnidentifiedImageError:
         raise RejectedError("not a JPEG or PNG image") from None
-    except Exception as error:  # On damaged data Pillow's decoders raise almost any class.
+    except Exception as error:  # Pillow's decoders raise almost any class on damaged data.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RejectedError(f"damaged or truncated: {reason}") from None
 
@@ -65,7 +65,7 @@ def _decode(content: bytes) -> Image.Image:
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise RejectedError(f"animated: {frames} frames")
     if image.format == "PNG":
-        # Decoding alone skips the checksums; flipped bits and a lost end would pass unnoticed.
+        # Decoding skips the checksums, so flipped bits and a lost end would go unnoticed.
         image.verify()
         image = _open(content)
     image.load()

@@ -19,7 +19,7 @@ from fer_jax.data.contract import record_dir
 from fer_jax.errors import UserError
 
 MAX_QUARANTINED = 0.01
-"""Largest fraction of bad files or rows in a release that is accepted without --allow_bad."""
+"""Largest fraction of bad files or rows that is accepted without --allow_bad."""
 
 
 def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:

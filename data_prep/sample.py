@@ -1,7 +1,7 @@
 """A small stand-in for FER-2013: drawn faces whose expressions are made of action units.
 
 FER-2013 may not be redistributed, so tests and first runs need other faces. Each face is a set of
-numbers from a generator of its own, and is rendered as a pile of antialiased shapes. Skin, hair,
+numbers from its own generator, rendered as layers of antialiased shapes. Skin, hair,
 light and pose vary so much that no weighted sum of pixels tells the expressions apart. A small
 convolutional network does, with mistakes where the expressions overlap.
 """

@@ -1,4 +1,4 @@
-"""The large CNN of a published write-up, augmented by all that one affine map can do.
+"""The large CNN of a published write-up, augmented by rotation, shift, shear, zoom and flip.
 
 python -m fer_jax.main --config=configs/published/large_cnn_augmented.py
 

@@ -1,4 +1,4 @@
-"""ResNet50 of a published write-up: 23,602,055 parameters, all but the last layer's from ImageNet.
+"""ResNet50 of a published write-up: 23,602,055 parameters, from ImageNet except the last layer's.
 
 python -m fer_jax.main --config=configs/published/resnet50_transfer.py --config.pretrained.file=FILE
 

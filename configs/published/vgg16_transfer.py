@@ -1,4 +1,4 @@
-"""VGG16 of a published write-up: 134,289,223 parameters, those of the convolutions from ImageNet.
+"""VGG16 of a published write-up: 134,289,223 parameters, with convolutions from ImageNet.
 
 python -m fer_jax.main --config=configs/published/vgg16_transfer.py --config.pretrained.file=FILE
 
