@@ -1,4 +1,4 @@
-"""Commands that a measurement runs in processes of their own."""
+"""Runs commands of fer_jax in processes of their own."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from fer_jax.errors import UserError
 
 
 def run(module: str, *arguments: str) -> None:
-    """Runs a command of fer_jax, which alone takes the devices. Its output goes to standard error.
+    """Runs a command of fer_jax in a process of its own, with its output on standard error.
 
     Raises:
       UserError: it failed; the message is its last line.
@@ -17,7 +17,7 @@ def run(module: str, *arguments: str) -> None:
         try:
             _, errors = process.communicate()
         except KeyboardInterrupt:
-            process.terminate()  # A training saves first.
+            process.terminate()  # Training saves before it ends.
             process.communicate()
             raise
     if process.returncode:

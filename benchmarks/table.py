@@ -12,17 +12,17 @@ from typing import Any
 from fer_jax.errors import write_atomically
 
 _PLACEHOLDERS = {"workdir": "DIR", "torch_python": "PYTHON", "keras_python": "PYTHON"}
-"""Flags whose value only this machine knows, and what a page shows instead."""
+"""Flags whose values hold only on this machine, and the values that a page shows instead."""
 
 
 def median(values: Sequence[float]) -> str:
-    """Returns the median as a whole number; of several values, also the least and the most."""
+    """Returns the median as a whole number; for several values, also the least and the greatest."""
     spread = f" ({min(values):,.0f} to {max(values):,.0f})" if len(values) > 1 else ""
     return f"{statistics.median(values):,.0f}{spread}"
 
 
 def median_ratio(numerators: Iterable[float], denominators: Iterable[float]) -> str:
-    """Returns the median of the ratios of neighbours, such as two rates of the same turn."""
+    """Returns the median of the ratios, pair by pair, such as of two rates in the same turn."""
     pairs = zip(numerators, denominators, strict=True)
     return f"{statistics.median(a / b for a, b in pairs):.2f}"
 
@@ -39,12 +39,12 @@ def hardware(devices: Mapping[str, Any]) -> str:
 
 
 def circumstances(*facts: str) -> str:
-    """Returns the end of a page's text: each fact once, such as a version, and today's date."""
+    """Returns the end of a page's text: the facts, each once, and today's date."""
     return f"{'; '.join(dict.fromkeys(facts))}; {datetime.date.today()}."
 
 
 def command(module: str) -> str:
-    """Returns the command line of this process, which runs `module`, without its folders."""
+    """Returns the command line of this process, which runs `module`, without folders."""
     text = shlex.join(sys.argv[1:])
     for flag, placeholder in _PLACEHOLDERS.items():
         text = re.sub(rf"--{flag}[= ]\S+", f"--{flag}={placeholder}", text)

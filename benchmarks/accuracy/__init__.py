@@ -1,1 +1,1 @@
-"""How well networks do: the published systems, and one option of a recipe at a time."""
+"""Accuracy: the published systems, and one option of a recipe at a time."""

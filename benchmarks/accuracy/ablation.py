@@ -4,8 +4,8 @@ Example:
   python -m benchmarks.accuracy.ablation --workdir=runs/ablation --config=configs/resnet.py
   python -m benchmarks.accuracy.ablation --workdir=short --only=crop,views --config.epochs=5
 
-Each run has a folder of its own in the workdir, where `python -m fer_jax.main` trains it: the same
-command resumes a stopped one. An option that the config has is left out, any other is added;
+Each run has a folder of its own in the workdir, where `python -m fer_jax.main` trains it. The same
+command resumes a stopped run. An option that the config has is left out, and any other is added;
 optimiser and schedule are exchanged. Flags of the config hold for all runs. Each run is evaluated
 at its best checkpoint, and the unchanged config through other views too.
 """
@@ -24,7 +24,7 @@ from fer_jax.errors import UserError
 from fer_jax.workdir import METRICS, read_history, read_run
 
 Change = Mapping[str, Any]
-"""From knobs to values other than the config's."""
+"""Changed values, by knob."""
 
 OPTIONS: dict[str, tuple[Change, Change]] = {
     "crop": ({"crop": 1.0}, {"crop": 0.8}),
@@ -95,12 +95,12 @@ def make_page(
     views: bool,
     command: str,
 ) -> str:
-    """Returns the Markdown of trained runs.
+    """Evaluates trained runs, and returns the page as Markdown.
 
     Args:
       config: the recipe.
       workdir: folder of the runs.
-      changes: the change of each run, by its name, which is that of its folder.
+      changes: change of each run, by the name of the run and its folder.
       views: whether to evaluate the baseline through its other views too.
       command: the command that is shown.
     """
@@ -153,7 +153,7 @@ def _describe(change: Change, config: ConfigDict) -> str:
 def _evaluate(
     workdir: Path, splits: Sequence[str], views: str | None = None
 ) -> tuple[list[str], list[int]]:
-    """Returns the accuracy of a run on each split, and the numbers of images."""
+    """Returns a run's accuracy and number of images on each split."""
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.inference.trained import load_trained
     from fer_jax.reporting.metrics import score

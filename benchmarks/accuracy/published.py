@@ -1,9 +1,9 @@
-"""Trains the published systems and our own networks, and puts them beside what was published.
+"""Trains the published systems and our own networks, and compares them with what was published.
 
-Prints a page in Markdown. Each system has a folder of its own in the workdir, where
-`python -m fer_jax.main` trains it. A finished run is left alone, and a stopped one resumes with the
-epochs that it was planned for; with --notrain all are tabulated as they are. Each is evaluated at
-its best checkpoint on public_test; nobody looks at private_test here. Flags of configs may follow
+It prints a page in Markdown. Each system has a folder of its own in the workdir, where
+`python -m fer_jax.main` trains it. A finished run is left alone, and a stopped run resumes with
+its planned number of epochs. With --notrain all runs are tabulated as they are. Each run is
+evaluated at its best checkpoint on public_test, never on private_test. Flags of configs may follow
 `--`.
 
 Example:
@@ -39,7 +39,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder with one run for each system.", required=True)
     flags.DEFINE_list("only", list(SYSTEMS), "Systems to train and tabulate.")
     flags.DEFINE_float(
-        "epochs_scale", 1.0, "Part of its epochs that a new run trains, at least one.", 0.0, 1.0
+        "epochs_scale", 1.0, "Fraction of the epochs that a new run trains, at least one.", 0.0, 1.0
     )
     flags.DEFINE_bool("train", True, "Train what is missing; otherwise tabulate only.")
     flags.DEFINE_string("output", None, "Markdown file to write the page to.")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     cli.refuse_arguments([argument for argument in arguments if argument not in overrides])
     if unknown := [name for name in options.only if name not in SYSTEMS]:
         raise UserError(f"--only has {', '.join(unknown)}; choose of {', '.join(SYSTEMS)}")
-    # Whoever ends this command ends the training with it, which saves first.
+    # SIGTERM ends this command like Ctrl-C: the training saves and ends too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     import jax
 
@@ -85,15 +85,15 @@ def reproduce(
     epochs_scale: float | None = 1.0,
     overrides: Sequence[str] = (),
 ) -> Reproduction:
-    """Trains and evaluates a system as far as it goes.
+    """Trains and evaluates a system as far as possible.
 
-    If training fails, the epochs that are done are evaluated all the same.
+    If training fails, the finished epochs are still evaluated.
 
     Args:
       name: name of the system.
-      system: what was published of it.
+      system: published facts, and the config.
       workdir: folder of its run.
-      epochs_scale: part of its epochs that a new run trains; None: no training.
+      epochs_scale: fraction of the config's epochs that a new run trains; None: no training.
       overrides: flags of the config.
     """
     run = Reproduction(name, system, workdir)
@@ -136,7 +136,7 @@ def _train(run: Reproduction, *, epochs_scale: float | None, overrides: Sequence
 
 
 def _evaluate(run: Reproduction) -> None:
-    """Reads the reports. Those of another checkpoint or other views are made anew."""
+    """Reads the reports, after making those that are missing or of another checkpoint or views."""
     from fer_jax.training.checkpoints import SCORES
 
     if not run.history:

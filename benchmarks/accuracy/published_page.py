@@ -1,4 +1,4 @@
-"""The published systems: what was published of each, what our runs reach, and both on a page."""
+"""The published systems, our runs of them, and the page that compares both."""
 
 import dataclasses
 import datetime
@@ -32,8 +32,8 @@ class System(NamedTuple):
 
     Attributes:
       config: file of the config.
-      parameters: total number of parameters; 0 if there is no write-up, or it does not say.
-      published: published result, and the images that it is on.
+      parameters: published number of parameters; 0 if there is none.
+      published: published result, and the images that it was measured on.
       per_class: precision, recall and F1 of each of `CLASS_NAMES`, in percent.
     """
 
@@ -90,11 +90,11 @@ SYSTEMS = {
 
 @dataclasses.dataclass
 class Reproduction:
-    """Our run of a system, as far as it got. Fields are empty until then.
+    """Our run of a system, as far as it got. Fields beyond that are empty.
 
     Attributes:
       name: name of the system.
-      system: what was published.
+      system: published facts, and the config.
       workdir: folder of the run.
       config: config of the system's file, flattened.
       parameters: total number of parameters of that network.
@@ -102,7 +102,7 @@ class Reproduction:
       history: metrics.jsonl of the run.
       ended: whether the run wrote its last page: all its epochs are done, or it stopped early.
       reports: report.json of the best checkpoint on each split.
-      error: the reason why it got no further, in one line.
+      error: reason why the run got no further, in one line; empty if there is none.
     """
 
     name: str
@@ -119,7 +119,7 @@ class Reproduction:
     @property
     def changes(self) -> dict[str, Any]:
         """The run's knobs whose values are not those of the config file."""
-        # These do not change the result of a run. Batches from elsewhere are drawn alike.
+        # These do not change the result of a run beyond its random draws.
         indifferent = (*IMMATERIAL, "input", "eval_batch_size", "checkpoint_every_steps")
         return {
             key: value
@@ -150,7 +150,7 @@ def make_page(runs: Sequence[Reproduction], pictures: Path | None, *, command: s
     """
     text = (
         "One run each, at its best epoch by the score in the column `chosen by`. ± is one standard "
-        "error over the images; for members each by itself it is their standard deviation. F1 is "
+        "error over the images, or for single members their standard deviation. F1 is "
         f"of {SPLIT}. Only a row that says so was trained in full. The published figure names the "
         f"images it was measured on. {_circumstances(runs)}"
     )
@@ -218,7 +218,7 @@ def _accuracy(report: Mapping[str, Any]) -> str:
 
 
 def _trained(run: Reproduction) -> str:
-    """Returns how much of the config's training was done, and what went wrong."""
+    """Returns how much of the config's training was done, and the error if there is one."""
     reason = f"; {_plain(run.error)}" if run.error else ""
     if not run.history:
         return f"**not trained**{', no epoch is done yet' if run.facts else ''}{reason}"
@@ -245,7 +245,7 @@ def _plain(text: str) -> str:
 
 
 def _sections(run: Reproduction, pictures: Path | None) -> Iterator[Sequence[str]]:
-    """Yields blocks of lines about a system that was evaluated; draws its pictures."""
+    """Yields the blocks of lines about a system, if it was evaluated; draws its pictures."""
     from PIL import Image
 
     from fer_jax.reporting.figures import to_png

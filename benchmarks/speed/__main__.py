@@ -7,15 +7,15 @@ Example:
 PyTorch and Keras on TensorFlow are peers, not dependencies: make an environment for each, and name
 its interpreter. A peer without an interpreter is listed as not measured.
 
-All train the same network from the same layer list on the same random images in memory, with shift
-and flip: once with the same batches over and over (the step), once with batches drawn and augmented
-as in training (end to end). Each side is a process of its own, and the sides take turns. JAX and
-PyTorch use a GPU if they see one; with `--at_once` the processes of all networks then compile side
-by side before any of them takes its first turn.
+All sides train the same network from the same layer list on random images in memory, with shift and
+flip. Each is timed twice: on the same batches over and over (the step), and on batches drawn and
+augmented as in training (end to end). Each side is a process of its own, and the sides take turns.
+JAX and PyTorch use a GPU if they see one. With `--at_once` the processes of all networks compile at
+the same time, before the first turn.
 
-Ours has a row for each `config.input`. On a GPU it also has a row without our compiler options, and
-for the smallest network one of eight members together. On a GPU PyTorch has a row for each way to
-train. Ratios are to our first row.
+Our side has a row for each `config.input`. On a GPU it also has a row without our compiler options
+and, for the smallest network, a row for eight members together. On a GPU PyTorch has a row for each
+way to train. Ratios compare each row with our first row.
 """
 
 import statistics
@@ -31,7 +31,7 @@ from benchmarks.speed.sides import Side, Turn, make_job, take_turns
 from fer_jax import cli
 
 _MEMBERS = {"small_cnn": 8}
-"""The number of members that a row of ours trains together on a GPU or TPU."""
+"""Number of members that an additional row of ours trains together on a GPU or TPU, by network."""
 
 _HEADINGS = (
     *("network", "framework", "n", "step", "ratio", "end to end", "ratio", "of step"),
@@ -48,7 +48,7 @@ def define_flags() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Lets all sides take turns on each network, and prints and writes the table."""
+    """Times all sides in turn on each network, and prints and writes the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     folder = Path(__file__).parent
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
         "PyTorch": options.torch_python and [options.torch_python, f"{folder}/time_pytorch.py"],
         "Keras": options.keras_python and [options.keras_python, f"{folder}/time_keras.py"],
     }
-    # Ours is the last to start: a peer that cannot run is reported before minutes have gone by.
+    # Ours starts last, so that a peer that cannot run is reported at once, not after minutes.
     there = {side: command for side, command in reversed(commands.items()) if command}
     size, seconds = options.batch_size, options.seconds
     jobs = {}
@@ -85,7 +85,7 @@ def make_page(
     batch_size: int,
     at_once: bool = False,
 ) -> str:
-    """Returns the Markdown of the turns of each side on each network; "fer_jax" is ours."""
+    """Returns the page, as Markdown, from each side's turns on each network; "fer_jax" is ours."""
     first = {
         side: taken[0] for by_side in turns.values() for side, taken in by_side.items() if taken
     }

@@ -1,14 +1,14 @@
-"""Times a training step with each choice of convolution on a CPU, in turn in one process.
+"""Times a training step on a CPU with each choice of convolution, in turn in one process.
 
 Example:
   python -m benchmarks.speed.convolution --output=benchmarks/speed/convolution.md
   python -m benchmarks.speed.convolution --configs=efficientnet,convnext
 
-The first choice is XLA's own convolution. The second takes oneDNN's kernels, the third also our
-forms of the gradients, and the fourth also Winograd's algorithm where it saves multiplications:
-this is what a run has, see `fer_jax.kernels.convolution`. These are in float32; a last choice is in
-bfloat16 if the processor is made for it. All train with Adam on one batch. Each takes two steps and
-gives way to the next; the second step is timed, because its memory is warm.
+The first choice is XLA's own convolution. The second uses oneDNN's kernels. The third adds our
+forms of the gradients, and the fourth adds Winograd's algorithm where it saves multiplications.
+Runs use the fourth, see `fer_jax.kernels.convolution`. These four are in float32; a fifth is in
+bfloat16 if the processor supports it. All train with Adam on one batch. The choices take turns of
+two steps, and only the second step is timed, because its memory is warm.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ CHOICES = {
     "oneDNN, our gradients, Winograd": (True, ("gradients", "winograd"), "float32"),
     "oneDNN, our gradients, bfloat16": (True, ("gradients", "winograd"), "bfloat16"),
 }
-"""Whether the compiler has our options, our forms of a convolution, and the type to compute in."""
+"""Each choice: whether with our compiler options, our convolution forms in use, and the type."""
 
 
 def define_flags() -> None:

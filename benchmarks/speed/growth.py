@@ -1,12 +1,12 @@
-"""Measures how training grows: time per image with data and batch, memory with epochs. Linux only.
+"""Measures time per image by amount of data and batch size, and memory by epochs. Linux only.
 
 Example:
   python -m benchmarks.speed.growth --output=benchmarks/speed/growth.md
 
-Time is that of the small CNN on random images in memory,
-drawn and augmented as in training: in batches of 64 as the data grow, and on as many images as
-FER-2013 has to train on as the batch grows. The sizes take turns. Memory is that of a run of many
-short epochs on drawn faces, with everything a run does after each: evaluation, checkpoint and
+The small CNN is timed on random images in memory, drawn and augmented as in training. The first
+table has more and more data, in batches of 64. The second has larger and larger batches, of as many
+images as FER-2013 has to train on. The sizes take turns. Memory is that of a run of many short
+epochs on drawn faces, with everything that a run does after each: evaluation, checkpoint and
 TensorBoard.
 """
 
@@ -34,7 +34,7 @@ _TIMES = (1, 4, 16)
 _BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 
 Times = Mapping[int, Sequence[float]]
-"""From a size to microseconds per image, one for each round."""
+"""Microseconds per image in each round, by size."""
 
 
 def define_flags() -> None:

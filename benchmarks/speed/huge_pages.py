@@ -3,8 +3,9 @@
 Example:
   python -m benchmarks.speed.huge_pages --output=benchmarks/speed/huge_pages.md
 
-Each size has a process of its own, `benchmarks.speed.time_fer_jax`, on random images in memory. See
-`fer_jax.cli.use_huge_pages` for the size that a command takes. Linux with the GNU C library only.
+Each page size has a process of its own, `benchmarks.speed.time_fer_jax`, on random images in
+memory. Training uses large pages, see `fer_jax.cli.use_huge_pages`. Linux with the GNU C library
+only.
 """
 
 import functools
@@ -26,7 +27,7 @@ _PAGES = {"small": 0, "large": 1}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Lets both sizes take turns on each network, and prints and writes the table."""
+    """Times both page sizes in turn on each network, and prints and writes the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     jobs = [
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> None:
 def make_page(
     jobs: Sequence[dict], *, rounds: int, command: str, python: str = sys.executable
 ) -> str:
-    """Returns the Markdown of what an interpreter measures for these jobs of ours."""
+    """Times our side on each job, run by an interpreter; returns the page as Markdown."""
     side = [python, "-m", "benchmarks.speed.time_fer_jax"]
     rows = []
     for job in jobs:

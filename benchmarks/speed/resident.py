@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-_INTERVAL = 0.05  # seconds between two looks
+_INTERVAL = 0.05  # seconds between two measurements
 
 
 def watch(
@@ -20,7 +20,7 @@ def watch(
     If it fails, this process ends with its exit status.
 
     Returns:
-      The value of `at` and the resident MiB at each look.
+      The value of `at` and the resident MiB at each measurement.
     """
     looks = []
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

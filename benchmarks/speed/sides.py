@@ -1,7 +1,7 @@
 """Processes that time one network each, and take turns.
 
-Each waits while others take their turn, so that neither another's threads nor a drift of the
-machine's speed favours one.
+Each waits while the others take their turns. So another's threads do not slow it down, and a drift
+of the machine's speed affects all alike.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from fer_jax.config import load_config
 from fer_jax.errors import UserError
 
 Turn = Mapping[str, Any]
-"""What a process prints for a turn: `version`; `rows`, from framework to figures; ours adds
-`hardware`, `dtype`, `memory` and `peak` in words, `flops_per_image` and `peak_flops`."""
+"""The JSON that a process prints for a turn: `version` and `rows`, the figures by framework. Ours
+adds `hardware`, `dtype`, `memory` and `peak` in words, `flops_per_image` and `peak_flops`."""
 
 
-flags.disclaim_key_flags()  # They belong to the command that asks for them, and to its --help.
+flags.disclaim_key_flags()  # Flags belong to the command that asks for them, and to its --help.
 
 CONFIGS = ("published/small_cnn", "published/medium_cnn", "published/large_cnn", "resnet")
 
@@ -46,11 +46,14 @@ class Side(NamedTuple):
 
 
 def make_job(name: str, *, batch_size: int, seconds: float, **more: Any) -> dict[str, Any]:
-    """Returns what all sides need to know about a config's network, as plain data.
+    """Returns the job that all sides get, as plain data: a config's network and how to time it.
 
-    `seconds` is the length of each timing. Ours alone reads the optional `members`, the networks
-    that an additional row trains together on a GPU or TPU, and `host_only`, which leaves out every
-    row but that of `config.input=host`.
+    Args:
+      name: name or file of a config.
+      batch_size: images in a batch.
+      seconds: length of each timing.
+      more: options that only our side reads: `members`, number of networks that an additional row
+        trains together on a GPU or TPU; `host_only`, whether to time `config.input=host` only.
 
     Raises:
       UserError: there is no such config.
@@ -63,10 +66,10 @@ def make_job(name: str, *, batch_size: int, seconds: float, **more: Any) -> dict
 def take_turns(
     sides: Mapping[tuple[str, str], Side], rounds: int
 ) -> dict[tuple[str, str], list[Turn]]:
-    """Starts all sides at once, and then lets each take its turn, round after round.
+    """Starts all sides at once; then each takes its turn, round after round.
 
     Raises:
-      UserError: one of them ended.
+      UserError: a side ended early.
     """
     turns: dict[tuple[str, str], list[Turn]] = {name: [] for name in sides}
     with contextlib.ExitStack() as stack:
@@ -92,7 +95,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
-                # Otherwise the first on a GPU takes most of its memory.
+                # Otherwise the first process on a GPU takes most of its memory.
                 env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **environment},
             )
         except OSError as error:
@@ -115,7 +118,7 @@ class _Process:
         return json.loads(self.wait_for("{"))
 
     def wait_for(self, start: str) -> str:
-        """Returns its next line that starts so. Libraries print the others."""
+        """Returns the next line that starts like this. Libraries print the others."""
         assert self._process.stdout
         for line in self._process.stdout:
             if line.startswith(start):

@@ -1,6 +1,6 @@
 """Our side of `benchmarks.speed`: times one network.
 
-Prints that it is ready, then one line of JSON for each line that it reads.
+It prints that it is ready, then one line of JSON for each line that it reads.
 """
 
 import json
@@ -23,7 +23,7 @@ from fer_jax.devices import describe_devices, replicated, split_over_devices
 
 IMAGES = 20_000
 
-# Dense bfloat16, as the maker states it.
+# For dense bfloat16, as stated by the maker.
 _PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e12}
 
 
@@ -33,7 +33,7 @@ def main(job: Mapping[str, Any]) -> None:
     cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)  # The first step includes compilation.
     config = load_config(job["config"])
-    # As the peers do. They augment by shift and flip alone, and PyTorch has AMP on a GPU.
+    # As the peers: they augment by shift and flip alone, and PyTorch has AMP on a GPU.
     config.optimizer = "adam"
     config.rotation, config.crop, config.erasing = 0.0, 1.0, 0.0
     config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -70,7 +70,7 @@ def main(job: Mapping[str, Any]) -> None:
 
 
 def _limits(mesh: Mesh) -> dict[str, Any]:
-    """Returns the peak of the devices, and in words what it and the peak memory are."""
+    """Returns the devices' peak FLOP/s, and what it and the peak memory mean, in words."""
     if jax.default_backend() == "cpu":
         peak = _measure_peak(mesh)
         words = f"that of a large float32 product in the same turn, {peak / 1e9:,.0f} here"
@@ -82,7 +82,7 @@ def _limits(mesh: Mesh) -> dict[str, Any]:
 
 
 def _peak_memory() -> int:
-    """Returns bytes of the device; on a CPU the most that the process held."""
+    """Returns the peak memory of the device, in bytes; on a CPU, that of the process."""
     if on_device := jax.devices()[0].memory_stats():
         return on_device["peak_bytes_in_use"]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,8 +1,8 @@
 """Keras's side of `benchmarks.speed`, on TensorFlow; needs only these two.
 
-Prints that it is ready, then one line of JSON for each line that it reads. `model.fit` over
-`tf.data`, with shift and flip of whole batches, and Adam, as a good Keras programmer would write
-it. Keras and TensorFlow choose the threads, and whether XLA compiles.
+It prints that it is ready, then one line of JSON for each line that it reads. It is written as a
+good Keras programmer would: `model.fit` over `tf.data`, shift and flip of whole batches, and Adam.
+Keras and TensorFlow choose the threads, and whether XLA compiles.
 """
 
 import json
@@ -60,14 +60,14 @@ def build_resnet(x, width: int):
 
 
 class Clock(keras.callbacks.Callback):
-    """Counts steps over `limit` seconds, after two to warm up, and then ends the fit."""
+    """Counts steps for `limit` seconds, after two to warm up, and then ends the fit."""
 
     def __init__(self, limit: float):
         super().__init__()
         self.limit = limit
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
-        """Takes the number of the step from Keras."""
+        """Gets the number of the step from Keras."""
         if batch < 2:
             self.started = time.perf_counter()
         else:

@@ -1,8 +1,8 @@
 """PyTorch's side of `benchmarks.speed`; needs only PyTorch and numpy.
 
-Prints that it is ready, then one line of JSON for each line that it reads. Channels-last, images as
-uint8 in the memory of the device, shift and flip of whole batches, and Adam, as a good PyTorch
-programmer would write it. On a CPU PyTorch chooses the threads. On a GPU mixed precision,
+It prints that it is ready, then one line of JSON for each line that it reads. It is written as a
+good PyTorch programmer would: channels-last, images as uint8 in the memory of the device, shift and
+flip of whole batches, and Adam. On a CPU PyTorch chooses the threads. On a GPU mixed precision,
 `torch.compile`, and `torch.compile` with CUDA graphs are timed too.
 """
 
@@ -22,7 +22,7 @@ WAYS = {
     "PyTorch, AMP bfloat16, torch.compile": (True, "default"),
     "PyTorch, AMP bfloat16, torch.compile, CUDA graphs": (True, "reduce-overhead"),
 }
-"""Ways to train: whether with AMP, and a mode of `torch.compile`. A CPU takes only the first."""
+"""Ways to train: whether with AMP, and the mode of `torch.compile`. A CPU has only the first."""
 
 
 def build_cnn(layers: list, channels: int) -> nn.Module:

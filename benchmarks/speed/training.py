@@ -29,8 +29,8 @@ class Training:
     """A config's training on random images.
 
     Attributes:
-      members: the networks that are trained together.
-      state: their state.
+      members: number and layout of the networks.
+      state: state of all members.
       step: one network's step.
       inputs: functions that open the batches of each `config.input`.
       images_per_step: number of images in a step of all members.
@@ -65,7 +65,7 @@ class Training:
 
 
 class Way:
-    """A way to take a training's steps: a program as a run has it, and its batches.
+    """A way to take a training's steps: the programs of a run, and an input.
 
     Attributes:
       first_step: seconds from the compilation to the end of the first step.
@@ -74,7 +74,7 @@ class Way:
     def __init__(
         self, training: Training, source: str, options: Mapping[str, str | bool] | None = None
     ):
-        """Compiles for a `config.input`, with `options` as for `Programs`, and takes steps."""
+        """Compiles for a `config.input`, with `options` as for `Programs`, and takes one call."""
         started = time.perf_counter()
         self._training = training
         self._batches: Any = training.inputs[source]()
@@ -98,7 +98,7 @@ class Way:
 
         Args:
           seconds: about how long it takes.
-          repeat: whether to take the last batches from the host again, not new ones.
+          repeat: whether to repeat the last batches from the host instead of drawing new ones.
         """
         losses = FiniteLosses()  # As in a run, late reads bound how far the host gets ahead.
         calls, steps, started = -2, 0, 0.0
@@ -132,11 +132,11 @@ class _HostInput(HostInput):
 
 
 def forward_flops(config: ConfigDict, batch_size: int) -> float:
-    """Returns XLA's count of a forward pass; a backward pass takes twice as many.
+    """Returns XLA's count of a batch's forward pass; a backward pass takes twice as many.
 
-    Chowdhery et al., "PaLM", 2022, appendix B. Convolutions count by their definition, however few
-    multiplications our forms of them take. The count is always a CPU's: only there XLA counts
-    before it optimises, which turns convolutions into calls that it does not count.
+    Chowdhery et al., "PaLM", 2022, appendix B. A convolution counts by its definition, even if our
+    form of it takes fewer multiplications. The count is always for a CPU, where XLA counts before
+    it optimises. Optimisation turns convolutions into calls that XLA does not count.
     """
     devices = jax.devices("cpu")[:1]
     mesh = jax.make_mesh((1, 1), ("member", "data"), 2 * (AxisType.Auto,), devices=devices)
