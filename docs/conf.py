@@ -16,7 +16,7 @@ include_patterns = ["README.md", "docs/**", "benchmarks/**"]
 exclude_patterns = [".*", "data", "dist", "runs", "site"]  # Not worth walking through.
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
-highlight_language = "text"  # Of blocks that name none.
+highlight_language = "text"  # For blocks without a language.
 myst_heading_anchors = 3  # Links to headings, as GitHub names them.
 
 # Docstrings: Google's style, with `code` in single backticks.
@@ -90,9 +90,9 @@ _LISTS = re.compile(
 def _to_rst(
     app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
-    """Makes a docstring's plain text reStructuredText; runs before napoleon reads its sections.
+    """Converts a docstring's plain text to reStructuredText, before napoleon reads its sections.
 
-    Text means itself, but for `code` and bullets. A line that ends in a colon starts a list of the
+    All text is literal, except `code` and bullets. A line that ends in a colon starts a list of the
     indented entries below it.
     """
     parts = re.split(r"(`[^`]*`)", "\n".join(lines))
