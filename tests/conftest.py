@@ -1,4 +1,4 @@
-"""Shared by every test: eight CPU devices, a compilation cache, and small data sets."""
+"""Set-up for every test: eight CPU devices, a compilation cache, and small data sets."""
 
 import os
 import signal
@@ -18,9 +18,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("FER2013_DIR", None)
-# A shell starts background jobs with Ctrl-C ignored, and the commands that tests stop inherit it.
+# A shell starts background jobs with Ctrl-C ignored, and the commands that tests stop inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Or each command that a test starts would compile all that it imports anew.
+# Otherwise each command that a test starts compiles its imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
@@ -44,7 +44,7 @@ def fer2013_source() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn faces in folders, for each class 30 to train on, 5 public and 5 private to test on."""
+    """Drawn faces in folders: for each class 30 training, 5 public and 5 private test images."""
     source = tmp_path_factory.mktemp("faces")
     splits = {"train/{}/Training": 30, "test/{}/PublicTest": 5, "test/{}/PrivateTest": 5}
     for label, name in enumerate(CLASS_NAMES):
@@ -68,8 +68,8 @@ def tiny_data_dir(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a small network on drawn faces, trained until it tells some of them apart."""
-    # Imported here, for most tests do without.
+    """A run of a small network on drawn faces, trained until it recognises some of them."""
+    # Imported here, because most tests do not need it.
     from fer_jax.config import default_config
     from fer_jax.train import train
 
@@ -86,7 +86,7 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares a run its pictures and pages, which take most of the time of one so short."""
+    """Makes runs skip pictures and pages, which take most of the time of a short run."""
     for name in (
         "training.run._write_figures",
         "training.run.write_run_page",

@@ -1,4 +1,4 @@
-"""Fixtures: a small network with everything in it, and a mesh of as many devices as asked for."""
+"""Fixtures: a small network with every kind of layer, and a mesh of any number of devices."""
 
 from collections.abc import Callable
 

@@ -15,7 +15,7 @@ from fer_jax.inference.trained import load_trained
 
 def ablate(*flags):
     command = [sys.executable, "-m", "benchmarks.accuracy.ablation", *map(str, flags)]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}  # One is the soonest compiled.
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}  # A single device compiles fastest.
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of speed: our side for real and short, peers that say what they are told to."""
+"""The benchmarks of speed: a short run of our side, beside stand-ins with given figures."""
 
 import json
 import os
@@ -22,7 +22,7 @@ LAYERS = '("max_pool", ("conv", 8), ("conv", 16), "max_pool", "max_pool", "flatt
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    """The file of a config whose network is compiled in no time."""
+    """The file of a config with a network that compiles fast."""
     path = tmp_path_factory.mktemp("configs") / "tiny.py"
     lines = ["from ml_collections import ConfigDict", "from fer_jax.config import default_config"]
     lines += ["def get_config():", "    config = default_config()"]
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def interpreter(tmp_path):
-    """Makes a stand-in for an interpreter: it does this, whatever it is to run."""
+    """Makes a stand-in for an interpreter, which runs the given code instead of its arguments."""
 
     def make(*lines):
         path = tmp_path / "python"
@@ -67,7 +67,7 @@ def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tm
         *("benchmarks.speed", f"--configs={tiny}", "--rounds=1", "--seconds=0.1"),
         *("--batch_size=8", "--at_once", f"--torch_python={peer}"),
         f"--output={tmp_path / 'speed.md'}",
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},  # One is the soonest compiled.
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},  # A single device compiles fastest.
     )
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "speed.md").read_text()
@@ -81,8 +81,8 @@ def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tm
         if line.startswith("tiny fer_jax ")
     ]
     figures = ours["rows"]["fer_jax"]
-    # Multiplications and additions of two convolutions, whose taps beyond the edge are not counted,
-    # and a dense layer; forward and twice backward. Pooling and ReLU add a little.
+    # Multiplications and additions of two convolutions (without taps beyond the edge) and a dense
+    # layer: once forward and twice backward. Pooling and ReLU add a little.
     convolutions = sum(2 * (3 * 24 - 2) ** 2 * a * b for a, b in ((3, 8), (8, 16)))
     by_hand = 3 * (convolutions + 2 * 6 * 6 * 16 * 7)
     assert by_hand < ours["flops_per_image"] < 1.05 * by_hand
@@ -132,12 +132,12 @@ def test_a_peer_that_fails_ends_in_one_line_and_status_2(interpreter):
 
 
 def test_flops_are_those_of_convolutions_by_their_definition():
-    """Two of each multiplication and addition."""
+    """A multiplication and an addition are two."""
     flops = forward_flops(load_config("published/large_cnn"), batch_size=64) / 64 / 2
     sizes = [(48, 1, 32), (48, 32, 64), (24, 64, 128), (22, 128, 256), (11, 256, 512)]
     convolutions = sum(9 * size**2 * a * b for size, a, b in [*sizes, (11, 512, 512)])
     dense = 5 * 5 * 512 * 1024 + 1024 * 7
-    # Less at the edges, where a kernel reaches beyond, and more for whatever else there is.
+    # Less at the edges, where a kernel reaches beyond, and more for the other operations.
     assert flops == pytest.approx(convolutions + dense, rel=0.1)
 
 
@@ -155,7 +155,7 @@ def _supported(dtype):
 
 
 def test_training_is_timed_with_pages_of_both_sizes(tiny, interpreter):
-    """Without huge pages, told rates of 2 and 3 images/s; with them 8 and 6."""
+    """The stand-in reports 2 and 3 images/s without huge pages, 8 and 6 with them."""
     sizes = {
         size: json.dumps(turn("fer_jax", step=step, end_to_end=end_to_end, hardware="an abacus"))
         for size, step, end_to_end in (("0", 2, 3), ("1", 8, 6))

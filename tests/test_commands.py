@@ -39,7 +39,7 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
     assert "the same command goes on from there" in errors
     assert "Traceback" not in errors
 
-    # SIGKILL leaves no time to save: the run goes on from its last epoch all the same.
+    # SIGKILL leaves no time to save, but the run still goes on from its last epoch.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     before = (tmp_path / "run/metrics.jsonl").read_text()
     while (tmp_path / "run/metrics.jsonl").read_text() == before:
@@ -144,7 +144,7 @@ def test_a_command_starts_anew_once_for_large_pages(before, after, large):
 
 
 def test_prepares_the_source_that_a_config_names(tmp_path):
-    """A source that fails ends the run in its own words, and leaves nothing."""
+    """A source that fails ends the run with its own message, and leaves no files."""
     result = run(
         "main",
         *(*SMALL, "--config.data_source=nowhere", f"--config.data_dir={tmp_path / 'data'}"),
@@ -176,7 +176,7 @@ app.run(main)
 
 
 def test_another_program_keeps_its_flags(tmp_path):
-    """None is defined by an import: none clashes, none is required."""
+    """Imports define no flags, so no flag clashes with its own and none is required."""
     file = tmp_path / "program.py"
     file.write_text(PROGRAM)
     result = subprocess.run([sys.executable, file], capture_output=True, text=True)
@@ -235,7 +235,7 @@ def test_the_console_lists_its_commands_with_an_example_each(command):
     ],
 )
 def test_a_console_command_is_its_module(name, module):
-    """`tests/test_wheel.py` has their work; here are help and a mistake."""
+    """`tests/test_wheel.py` tests their work; this test covers help and a mistake."""
     for argument in ("--help", "--nonsense"):
         expected = output(sys.executable, "-m", module, argument)
         assert output(*SCRIPT, name, argument) == expected

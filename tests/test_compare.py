@@ -1,4 +1,4 @@
-"""Runs side by side: what is printed and written, against counts by hand, and what is refused."""
+"""Runs side by side: printed and written results against counts by hand, and refusals."""
 
 import csv
 import os
@@ -38,7 +38,7 @@ def shuffle_rows(workdir):
 
 
 def test_pairs_images_by_their_file_names(runs):
-    """Counted from the files by another way; the order of the rows does not matter."""
+    """Compares with counts made in another way; the order of the rows does not matter."""
     right = []
     for workdir in runs[:2]:
         with open(workdir / "eval/validation_20/predictions.csv", newline="") as file:

@@ -16,7 +16,7 @@ CONFIGS = sorted(path.relative_to("configs") for path in Path("configs").rglob("
 
 
 def with_value(key, value):
-    """The defaults but for one knob, of whatever type."""
+    """Returns the defaults with one knob changed, to a value of any type."""
     config = default_config()
     *parents, last = key.split(".")
     node = config

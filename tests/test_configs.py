@@ -32,7 +32,7 @@ from fer_jax.training.step import create_state, make_train_step
 
 CONFIGS = sorted(Path("configs").rglob("*.py"))
 
-# What makes each network small; a cnn has an eighth of its channels.
+# The knobs that make each network small.
 SMALL = {
     "convnext": {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16)},
     "densenet": {"blocks": (1, 1, 1), "growth": 4},
@@ -81,7 +81,7 @@ def test_takes_a_step(path, tiny_data_dir, tmp_path):
     config.warmup_epochs = 0.0
     config.steps_per_epoch = 1
     config.ensemble = min(config.ensemble, 2)
-    # With no common divisor, so on one device, for which a step is the soonest compiled.
+    # Without a common divisor, so on one device, where a step compiles fastest.
     config.batch_size = 5
     config.eval_batch_size = 42
     shrink(config.model)
@@ -99,9 +99,10 @@ def test_takes_a_step(path, tiny_data_dir, tmp_path):
     "name", ["convnext", "densenet", "efficientnet", "resnet", "published/resnet50_transfer"]
 )
 def test_learns_a_batch(name):
-    """Of two images a class, until it is surer of their labels than by guessing.
+    """Two images a class, until the loss is below that of guessing.
 
-    VGG16, so deep without normalisation, does not from random weights, and never starts from them.
+    VGG16 does not learn from random weights, being deep without normalisation, and never starts
+    from them.
     """
     model = load_config(name).model
     shrink(model)
@@ -119,9 +120,9 @@ def test_learns_a_batch(name):
     for _ in range(30):
         state, loss = step(state, batch)
         losses.append(loss)
-    # Of several: where a bias comes before normalisation, Adam makes steps of its rounding.
+    # Several losses: for a bias before normalisation, Adam turns rounding errors into steps.
     assert min(losses[-10:]) < 0.9 * np.log(7)
-    # Compiled anew, were a variable weakly typed, as one from a Python number is until its update.
+    # A weakly typed variable, as from a Python number, would cause a second compilation.
     assert step._cache_size() == 1, "the step was compiled anew"
 
 
@@ -131,7 +132,7 @@ def test_says_how_to_run_it(path):
     assert f"python -m fer_jax.main --config={path}" in docstring
 
 
-# Total, trainable, non-trainable; of published/*, as published, or as Keras counts them.
+# Total, trainable, non-trainable; for published/* as published, or as counted by Keras.
 PARAMETERS = {
     "convnext": (3_375_007, 3_375_007, 0),
     "densenet": (699_055, 688_783, 10_272),

@@ -1,4 +1,4 @@
-"""Which kernels a training step computes convolutions with."""
+"""The kernels that compute a training step's convolutions."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def python(flags, *arguments):
-    """Runs Python with these XLA_FLAGS, or without any, on one device: the soonest compiled."""
+    """Runs Python with these XLA_FLAGS, or none, on one device, which compiles fastest."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment["JAX_NUM_CPU_DEVICES"] = "1"
     return subprocess.run(
@@ -49,7 +49,7 @@ def test_convolutions_are_onednns_unless_xla_flags_say_otherwise(flags, count):
 
 
 def train(tiny_data_dir, workdir, flags, dtype="float32"):
-    """Returns what is printed, and the mean loss of three steps of a run."""
+    """Returns a run's output, and the mean loss of its three steps."""
     result = python(
         flags,
         *("-m", "fer_jax.main", "--config=configs/cnn.py", f"--workdir={workdir}"),
@@ -63,7 +63,7 @@ def train(tiny_data_dir, workdir, flags, dtype="float32"):
 
 @pytest.fixture(scope="module")
 def by_xla(tiny_data_dir, tmp_path_factory):
-    """What is printed, and the loss, of a run that is told bfloat16 and has XLA's own kernels."""
+    """Output and loss of a run with bfloat16 requested and XLA's own kernels."""
     return train(tiny_data_dir, tmp_path_factory.mktemp("run") / "xla", OFF, "bfloat16")
 
 
@@ -87,7 +87,7 @@ def test_bfloat16_is_what_a_step_computes_in_where_the_processor_is_made_for_it(
 
 
 def test_what_is_no_training_step_computes_in_float32(monkeypatch):
-    """For XLA's own kernels, which all else has, are slow at bfloat16, and gave NaN."""
+    """All other programs have XLA's own kernels, which are slow in bfloat16 and gave NaN."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     assert supported_dtype("bfloat16") == "float32"
     in_training = supported_dtype("bfloat16", training=True)

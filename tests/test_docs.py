@@ -1,4 +1,4 @@
-"""The site builds without a warning, works offline, and names nothing that does not exist."""
+"""The site builds without a warning, works offline, and names only things that exist."""
 
 import importlib.util
 import re

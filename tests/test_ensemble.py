@@ -1,4 +1,4 @@
-"""Several members trained at once: what they leave, how they go on, and what they say together."""
+"""Several members trained at once: their files, how they resume, and their mean prediction."""
 
 import json
 
@@ -42,7 +42,7 @@ def add_options(config):
 
 @pytest.fixture(scope="module")
 def ensemble(base_config, tmp_path_factory):
-    """The workdir of two members with averaged weights, and what `train` returned."""
+    """The workdir of two members with averaged weights, and the result of `train`."""
     config = base_config.copy_and_resolve_references()
     add_options(config)
     workdir = tmp_path_factory.mktemp("ensemble") / "both"
@@ -59,7 +59,7 @@ def test_members_are_runs_of_their_own(config, ensemble, tmp_path):
         assert (folder / "report.html").exists()
     assert result["members"][0]["history"] != result["members"][1]["history"]
 
-    # The second, since both its seed and its rate are other than the config's.
+    # The second member, because its seed and its rate differ from the config's.
     add_options(config)
     config.update(seed=1, ensemble=1, learning_rate=0.03, learning_rates=())
     alone = train(config, tmp_path / "alone")
@@ -123,7 +123,7 @@ def test_resumes_all_members_from_the_same_step(config, ensemble, tmp_path):
     add_options(config)
     config.checkpoint_every_steps = 4
     stop_at(config, tmp_path / "stopped", step=14)
-    # As if it had been killed while the second member was still saving.
+    # As if the run had been killed while the second member was still saving.
     steps = sorted(p for p in (tmp_path / "stopped/member_1/checkpoints").iterdir())
     assert len(steps) >= 2
     latest = max(steps, key=lambda path: int(path.name))

@@ -1,4 +1,4 @@
-"""`python -m fer_jax.predict` on files as people have them, and the stream behind it."""
+"""`python -m fer_jax.predict` on the kinds of files that people have, and the stream behind it."""
 
 import csv
 import dataclasses
@@ -28,7 +28,7 @@ def predict(*arguments):
 
 
 def face(seed: int, size: int = 48) -> Image.Image:
-    """A drawn face that the cascade finds, if it is large enough."""
+    """A drawn face that the cascade finds if it is large enough."""
     image = Image.fromarray(render([seed % 7], [np.random.default_rng(seed)])[0])
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
@@ -87,7 +87,7 @@ def test_explains_every_picture_of_a_folder(album, trained_workdir, tmp_path):
             assert line["label"] == max(line["probabilities"], key=line["probabilities"].get)
             assert line["box"] is None
     group, turned = (list(lines[index]["probabilities"].values()) for index in (4, 5))
-    np.testing.assert_allclose(group, turned, atol=0.02)  # The one is a JPEG.
+    np.testing.assert_allclose(group, turned, atol=0.02)  # One of them is a JPEG.
 
     copies = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("*.jpg"))
     assert copies == [
@@ -161,7 +161,7 @@ def test_a_mistake_ends_in_one_line_and_status_2(arguments, message, album, tmp_
 
 
 class FakePredictor:
-    """Answers with the grey level of each face, and notes the sizes of its batches."""
+    """Predicts the grey level of each face, and records the sizes of its batches."""
 
     batch_size = 4
 

@@ -1,6 +1,6 @@
-"""The published systems by one command: what it trains, and whether the page says what runs hold.
+"""The published systems by one command: its training, and whether its page agrees with the runs.
 
-Where only the page is tested, the runs are made up.
+Tests of the page alone use made-up runs.
 """
 
 import json
@@ -66,7 +66,7 @@ def stop_after_first_epoch(config, workdir):
             pass
 
         def asked(self, step):
-            return step == 3  # The last of an epoch of 168 images in batches of 64.
+            return step == 3  # The last step of an epoch of 168 images in batches of 64.
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["fer_jax.train"], "Interruption", Stopped)
@@ -76,7 +76,7 @@ def stop_after_first_epoch(config, workdir):
 
 @pytest.fixture
 def tiny(tmp_path) -> System:
-    """A system of a tiny network, whose file asks for 25 epochs."""
+    """A system with a tiny network and a config file of 25 epochs."""
     path = tmp_path / "tiny.py"
     lines = ["from ml_collections import ConfigDict", "from fer_jax.config import default_config"]
     lines += ["def get_config():", "    config = default_config()", "    config.epochs = 25"]
@@ -89,9 +89,9 @@ def test_resumes_what_was_stopped(tiny, tiny_data_dir, tmp_path, monkeypatch, ca
     run = tmp_path / "run"
     config = load_config(tiny.config)
     config.data_dir, config.epochs = str(tiny_data_dir), 2
-    config.eval_batch_size, config.memory_gib = 50, 2.0  # The page does not tell of these.
+    config.eval_batch_size, config.memory_gib = 50, 2.0  # The page does not mention these.
     stop_after_first_epoch(config, run)
-    # Of another checkpoint, as an evaluation in the meantime leaves it.
+    # A report on another checkpoint, as left by an earlier evaluation.
     stale = run / "eval/public_test/report.json"
     stale.parent.mkdir(parents=True, exist_ok=True)
     stale.write_text(json.dumps({"checkpoint_step": 0}))
@@ -142,7 +142,7 @@ def test_leaves_what_is_finished_and_goes_on_after_a_failure(tmp_path):
     (runs / "small_cnn").mkdir()
     (runs / "small_cnn/config.json").write_text("no JSON")
     result = published(f"--workdir={runs}", "--only=medium_cnn,small_cnn", f"--output={output}")
-    assert result.returncode == 1, result.stderr  # For small_cnn, which spoils nothing else.
+    assert result.returncode == 1, result.stderr  # An error of small_cnn alone.
     assert "Traceback" not in result.stderr
     page = output.read_text()
     assert result.stdout.strip() == page.strip()
@@ -157,7 +157,7 @@ def test_leaves_what_is_finished_and_goes_on_after_a_failure(tmp_path):
 
 
 def make_evaluated(workdir: Path, **config) -> dict:
-    """Makes up a run whose twelfth and last epoch was its best; returns the public_test report."""
+    """Makes up a run with its best epoch last, the twelfth; returns the public_test report."""
     make_run(workdir, best_by="val_accuracy", views="one", **config)
     for split in ("validation_20", "public_test"):
         evaluation = make_evaluation(workdir, 350, split=split)

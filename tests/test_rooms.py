@@ -1,4 +1,4 @@
-"""Imports go one way: from commands down to errors, and never round in a circle."""
+"""Imports go one way, from commands down to errors, and never in a circle."""
 
 import ast
 from pathlib import Path
@@ -36,7 +36,7 @@ def room(name: str) -> int:
 
 
 def imports(path: Path) -> set[str]:
-    """Returns the modules of ours that a file imports, wherever in it."""
+    """Returns the modules of this project that a file imports anywhere."""
     modules = {module(file) for file in FILES}
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):

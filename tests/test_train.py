@@ -1,4 +1,4 @@
-"""Whole runs on small records, in this process: what they leave, and how they go on."""
+"""Whole runs on small records, in this process: their files, and how they resume."""
 
 import json
 import os
@@ -86,13 +86,13 @@ def test_learns(config, tmp_path):
     config.learning_rate = 3e-3
     history = train(config, tmp_path)["history"]
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
-    assert read_run(tmp_path)["config"]["input"] == "host"  # Of "auto", on a CPU.
+    assert read_run(tmp_path)["config"]["input"] == "host"  # The meaning of "auto" on a CPU.
 
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("source", INPUTS)
 def test_resumes_as_if_never_stopped(config, tmp_path, source):
-    """Stopped within the second epoch: the same losses, accuracies and predictions."""
+    """A run stopped within the second epoch has the same losses, accuracies and predictions."""
     config.schedule = "plateau"
     config.input = source
     config.ema_decay = 0.9
@@ -141,7 +141,7 @@ def test_a_finished_run_is_not_trained_again(config, tmp_path):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_neither_streaming_nor_a_profile_changes_a_run(config, tmp_path):
-    """With less memory allowed than the images take, and some steps recorded."""
+    """The run has less memory than the images take, and records some steps."""
     config.epochs = 2
     plain = train(config, tmp_path / "plain")
     config.memory_gib = 1e-6
@@ -205,7 +205,7 @@ def test_keeps_the_best_and_the_latest(config, tmp_path):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_early_stopping_waits_as_keras_does(config, tmp_path):
-    """With a rate of zero nothing falls after the first epoch, whose loss is the best."""
+    """With a learning rate of zero the loss does not fall after the first epoch."""
     config.epochs = 9
     config.learning_rate = 0.0
     config.model.layers = ("flatten",)
@@ -241,7 +241,7 @@ def test_trains_away_from_the_main_thread(config, tmp_path):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_evaluation_shapes_never_compile_again(config, tmp_path):
-    """Batches of the last, partly filled kind included: each function is compiled once."""
+    """Each function is compiled once, even with a partly filled last batch."""
     import jax
 
     config.epochs = 1

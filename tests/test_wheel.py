@@ -24,7 +24,7 @@ def get_config():
 
 
 def uv(*arguments):
-    """Runs uv from its cache, or else from the registries."""
+    """Runs uv from its cache if possible, else from the registries."""
     for offline in (["--offline"], []):
         result = subprocess.run(
             [UV, *map(str, arguments), *offline], capture_output=True, text=True, cwd=CHECKOUT
@@ -36,7 +36,7 @@ def uv(*arguments):
 
 @pytest.fixture(scope="module")
 def binaries(tmp_path_factory):
-    """The folder of commands of an environment that holds the wheel and what it depends on."""
+    """The folder of commands of an environment with the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("wheel")
     uv("build", "--wheel", "--out-dir", folder, CHECKOUT)
     uv("venv", "--python", sys.executable, folder / "environment")
@@ -74,7 +74,7 @@ def test_the_wheel_does_all_its_work_in_an_empty_folder(binaries, tiny_source, t
     assert face.name in run("fer_jax", "predict", "--workdir=runs/quickstart", face)
     assert '"total": 319527' in run("fer_jax", "summary", "--config=quickstart", "--format=json")
 
-    # README.md's Python, from a config file by its path; the run has been trained above.
+    # README.md's Python, with a config file by path; the run above is trained.
     (tmp_path / "short.py").write_text(SHORT_FILE)
     (code,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
     code = code.replace('"quickstart"', '"short.py"').replace("face.png", str(face))

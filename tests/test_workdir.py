@@ -1,4 +1,4 @@
-"""config.json: what it records, and which runs may go on in a workdir."""
+"""config.json: its content, and which runs may resume in a workdir."""
 
 import json
 

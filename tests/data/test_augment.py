@@ -45,7 +45,7 @@ def uniforms() -> np.ndarray:
 
 @pytest.fixture
 def smooth() -> np.ndarray:
-    """UInt8[32, 48, 48, 1], so smooth that 0.02 pixels make less than one grey level."""
+    """UInt8[32, 48, 48, 1], so smooth that a shift by 0.02 pixels changes less than one level."""
     noise = np.random.default_rng(2).normal(size=(32, 48, 48, 1))
     images = scipy.ndimage.gaussian_filter(noise, (0, 4, 4, 0))
     return np.interp(images, (images.min(), images.max()), (0, 255)).astype(np.uint8)
@@ -68,7 +68,7 @@ def test_numpy_and_jax_resample_alike(images, uniforms):
     assert by_numpy.dtype == by_jax.dtype == np.uint8
     np.testing.assert_array_equal(by_numpy, by_jax)
 
-    # Sine and cosine may differ in the last bit, and so a rounded entry by one unit.
+    # Sine and cosine may differ in the last bit, so a rounded entry may differ by one unit.
     drawn = jax.jit(lambda uniforms: draw_matrices(uniforms, CROPPED, **SIZE))(uniforms)
     np.testing.assert_allclose(matrices, drawn, atol=1)
 
@@ -102,7 +102,7 @@ def test_equals_keras_image_data_generator(name, smooth, uniforms):
     if name == "all":
         asked = ALL
     else:
-        # Without a rotation, shifts would be whole pixels.
+        # Without a rotation, shifts are by whole pixels.
         asked = Augmentation(rotation=10.0)
         asked = dataclasses.replace(asked, **{name: getattr(ALL, name)})
     result = augment(smooth, uniforms, asked)
@@ -136,7 +136,7 @@ def test_crops_equal_pil(smooth, uniforms):
 
 
 def test_the_crop_comes_before_the_other_changes(uniforms):
-    """The matrices multiply, within a tolerance for offsets that a rounded scale changes."""
+    """The matrices multiply, within a tolerance, because rounding a scale changes offsets."""
     one = 2**FRACTION_BITS
     cropped, rest, both = (
         np.concatenate([draw_matrices(uniforms, asked, **SIZE), [[[0, 0, one]]] * 32], axis=1) / one

@@ -15,7 +15,7 @@ PLACES = [
     *(Box(20, 30, 60, 60), Box(120, 20, 96, 96), Box(260, 40, 150, 150)),
     *(Box(30, 160, 200, 200), Box(440, 20, 260, 260), Box(270, 240, 120, 120)),
 ]
-FRONTAL = [  # Of PublicTest.
+FRONTAL = [  # The faces are from PublicTest.
     *("angry/PublicTest_18770630", "disgust/PublicTest_20464211", "fear/PublicTest_51379102"),
     *("happy/PublicTest_13119862", "neutral/PublicTest_14220243", "sad/PublicTest_22869580"),
 ]
@@ -77,7 +77,7 @@ def test_where_there_is_no_face_none_is_found():
 
 
 def test_a_large_photograph_is_searched_at_the_edges_too():
-    """In the pixels of the photograph, not of the smaller copy that is searched; and within it."""
+    """Boxes lie inside the photograph, in its pixels, not in those of the searched small copy."""
     face = Image.fromarray(drawn_faces(None)[0]).resize((900, 900), Image.Resampling.BICUBIC)
     photograph = Image.new("RGB", (4000, 2000), (128, 128, 128))
     photograph.paste(face, (3100, 1100))
@@ -98,7 +98,7 @@ def test_labels_cover_no_face():
     for left, top, width, height in boxes:
         picture.paste(green, (left, top, left + width, top + height))
     copy = np.asarray(annotate(picture, [Mark(box, "surprise 100 %") for box in boxes]))
-    # Labels beyond the edges have added a margin: find the picture within by its grey.
+    # Labels beyond the edges have added a margin, so find the picture inside by its grey.
     rows, columns = np.nonzero((copy == green).all(axis=-1))
     seen = (copy == green).all(axis=-1).sum()
     within = sum((width - 8) * (height - 8) for _, _, width, height in boxes)

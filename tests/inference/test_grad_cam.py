@@ -1,4 +1,4 @@
-"""Grad-CAM against what it must be where that can be worked out by hand."""
+"""Grad-CAM against values that can be worked out by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +18,7 @@ def build(config):
 
 
 def test_maps_lie_over_the_last_convolution(make_mesh, batch):
-    """Of a plain network: after its ReLU, before it is pooled. Each image counts for itself."""
+    """In a plain network: after its ReLU and before pooling. Images do not affect each other."""
     layers = (("conv", 4), "batch_norm", "max_pool", ("conv", 4), "max_pool", "flatten")
     graph, params, statistics = split(build({"name": "cnn", "layers": layers}))
     mesh = make_mesh(2)
@@ -32,7 +32,7 @@ def test_maps_lie_over_the_last_convolution(make_mesh, batch):
 
 
 def test_is_class_activation_mapping_under_a_global_average(make_mesh, batch):
-    """Selvaraju et al., section 3.1: there, each channel weighs what the head gives it."""
+    """Selvaraju et al., section 3.1: there each channel has the weight that the head gives it."""
     model = build({"name": "resnet", "depth": 18, "stem": "small", "width": 4})
     graph, params, statistics = split(model)
     probabilities, heat = make_grad_cam(graph, make_mesh(1))(params, statistics, batch["image"])

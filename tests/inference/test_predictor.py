@@ -1,4 +1,4 @@
-"""A trained model in Python: whatever form its pictures have, one and the same answer."""
+"""A trained model in Python: the same prediction for a picture in any form."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def test_averages_the_views_that_are_asked_for_or_the_runs(
     labels = open_data_set(facts["config"]["data_dir"]).load("test").labels
     assert report["accuracy"] == np.mean(both[0].argmax(axis=1) == labels)
 
-    del facts["config"]["views"]  # As in runs that are older than the knob.
+    del facts["config"]["views"]  # Like runs that are older than the knob.
     (run / "config.json").write_text(json.dumps(facts))
     np.testing.assert_array_equal(Predictor.from_workdir(run)(faces).probabilities, both[0])
 
@@ -109,7 +109,7 @@ def test_explains_what_it_predicts(predictor, faces):
 
 
 def test_files_are_read_as_they_look(tmp_path):
-    """Upright, whatever EXIF says; 16 bits as the same grey in 8."""
+    """EXIF orientation is applied, and 16-bit grey equals the same grey in 8 bits."""
     ramp = np.tile(np.arange(0, 240, 5, dtype=np.uint8), (60, 1))
     upright = Image.fromarray(ramp)
     turn_back = Image.Exif()

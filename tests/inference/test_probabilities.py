@@ -35,7 +35,7 @@ def test_averages_the_probabilities_of_views_made_by_pil(name, build, batch, mak
         ],
     }[name]
     graph, params, statistics = split(build(rngs=nnx.Rngs(0)))
-    # Larger than drawn, or all views would have about the same probabilities.
+    # Larger than initial weights, which would give all views about the same probabilities.
     params["head"]["kernel"][...] *= 2
     model = nnx.merge(graph, params, statistics)
     model.eval()

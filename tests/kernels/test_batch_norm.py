@@ -1,4 +1,4 @@
-"""Our batch normalisation against Flax's, whose gradient JAX derives."""
+"""Our batch normalisation against Flax's, with the gradient that JAX derives."""
 
 import jax
 import jax.numpy as jnp

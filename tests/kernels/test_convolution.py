@@ -37,7 +37,7 @@ def pull_back(layer, params, x):
 
 
 def compute(layer, params, x):
-    """`pull_back` by the kernels of a training step."""
+    """Runs `pull_back` with the kernels of a training step."""
     pull = functools.partial(pull_back, layer)
     return jax.jit(pull, compiler_options=compiler_options())(params, x)
 
@@ -50,7 +50,7 @@ def assert_close(ours, plain):
 
 @pytest.fixture(autouse=True)
 def use_kernels(monkeypatch):
-    """Takes back what other tests have set."""
+    """Undoes the settings of other tests."""
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     if not compiler_options():
         pytest.skip("there are none for this machine")
@@ -104,7 +104,7 @@ def test_depthwise_bfloat16_is_rounded_float32(x):
 
 @pytest.mark.parametrize("strides", [1, 2])
 def test_all_depthwise_convolutions_are_onednns(x, strides):
-    """XLA's own take 10 to 200 times as long."""
+    """XLA's own convolutions take 10 to 200 times as long."""
     layer, _ = pair(strides=strides, **DEPTHWISE)
     pull = jax.jit(functools.partial(pull_back, layer), compiler_options=compiler_options())
     text = pull.lower(nnx.state(layer), x).compile().as_text()
@@ -144,7 +144,7 @@ def test_devices_keep_their_images_and_add_up_one_weight_gradient(x, grouping):
 
 @pytest.mark.parametrize(("images", "groups"), [(0, 2), (1, 1), (-1, 1)])
 def test_a_weight_gradient_has_channels_along_the_width_and_images_in_groups(x, images, groups):
-    """The form that is fast on a CPU. Images that do not divide into groups make one group."""
+    """This form is fast on a CPU. Images that do not divide into groups form one group."""
     mesh = Mesh(np.array(jax.devices()[:DEVICES]), "data")
     x = jnp.concatenate([x, x[:images]]) if images >= 0 else x[:images]
     layer, _ = pair()

@@ -49,7 +49,7 @@ def test_merged_members_equal_vmap(members, channels, strides, padding, groups):
 
 
 def test_no_weight_gradient_is_a_grouped_convolution():
-    """`jax.vmap` makes it one, with kernels as large as the images; cuDNN is slow at those."""
+    """`jax.vmap` makes one, with kernels as large as the images, at which cuDNN is slow."""
     shapes = [
         jax.ShapeDtypeStruct((8, 2, 12, 12, 3), "float32"),
         jax.ShapeDtypeStruct((8, 3, 3, 3, 4), "float32"),

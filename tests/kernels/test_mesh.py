@@ -44,7 +44,7 @@ def gathered_sizes(program: str) -> list[int]:
 @pytest.mark.usefixtures("six_devices")
 @pytest.mark.parametrize(("batch", "evaluated"), [(48, 48), (96, 480), (48, 512)])
 def test_devices_exchange_no_images(build, batch, evaluated):
-    """On six devices of which batches may leave some out, in training and in evaluation."""
+    """In training and in evaluation, on six devices; some batches do not divide over all six."""
     if not compiler_options():
         pytest.skip("the kernels are those of another platform")
     mesh = create_mesh(batch, evaluated)
@@ -58,7 +58,7 @@ def test_devices_exchange_no_images(build, batch, evaluated):
         records, batch_size=batch, seeds=[0], augmentation=Augmentation(), members=members
     )
     _, program = Programs(step, state, source, members)._fitting(1)
-    a_batch_of_images = batch * 12 * 12 * 64  # The fewest numbers a convolution reads here.
+    a_batch_of_images = batch * 12 * 12 * 64  # The least that a convolution reads here.
     assert all(size < a_batch_of_images / 2 for size in gathered_sizes(program.as_text()))
 
     images = jax.ShapeDtypeStruct((evaluated, 48, 48, 1), jnp.uint8)

@@ -25,7 +25,7 @@ from fer_jax.training.programs import Programs
 from fer_jax.training.step import create_state, make_train_step
 
 BATCH, STEPS = 16, 4
-HE = variance_scaling(2.0, "fan_in")  # Signals keep their size, so that faults show.
+HE = variance_scaling(2.0, "fan_in")  # Keeps the size of signals, so that faults show.
 
 
 def build(*, shipped: bool, rngs: nnx.Rngs) -> Classifier:
@@ -41,11 +41,11 @@ def build(*, shipped: bool, rngs: nnx.Rngs) -> Classifier:
     def pool(x: jax.Array) -> jax.Array:
         return max_pool(x, 2) if shipped else nnx.max_pool(x, (2, 2), strides=(2, 2))
 
-    # Normalisation comes first, since it would hide a kernel that scales its result.
+    # Normalisation comes first. After a kernel it would hide a wrong scale of the result.
     features = nnx.Sequential(
         *(conv(1, 16, strides=2, use_bias=False), batch_norm(16), nnx.relu),
         *(conv(16, 16, feature_group_count=16), nnx.relu),
-        *(conv(16, 64), nnx.relu, conv(64, 64), nnx.relu, pool),  # The latter is Winograd's.
+        *(conv(16, 64), nnx.relu, conv(64, 64), nnx.relu, pool),  # The second by Winograd.
         *(conv(64, 16, strides=2), nnx.relu),
         *(conv(16, 16, feature_group_count=16, strides=2), nnx.relu, flatten),
     )
@@ -74,7 +74,7 @@ def train(records, *, shipped: bool):
     members = Members(1, create_mesh(1))
     builder = functools.partial(build, shipped=shipped)
     graph, _, _ = abstract_network(builder, members.mesh)
-    # Not Adam, which would blow up the rounding of gradients that are nearly zero.
+    # Not Adam, which would amplify the rounding errors of gradients that are nearly zero.
     optimizer = optax.sgd(0.05, momentum=0.9)
     state = create_state(builder, optimizer, None, members=members, seeds=[0])
     step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))

@@ -56,9 +56,9 @@ def assert_close(ours, expected):
     ],
 )
 def test_output_and_gradients_equal_the_plain_convolutions(images, height, width, pads, tile):
-    """By every size of tile, whole and cut off; of 48 x 48 pixels one image at a time.
+    """With every tile size, whole and cut-off tiles; 48 x 48 pixels take one image per block.
 
-    Images that cannot be split over the devices, too.
+    This includes batches that cannot be split over the devices.
     """
     x, kernel = draw(images, height, width)
     assert winograd._tiling(x, pads)[0] == tile
@@ -86,7 +86,7 @@ def test_an_ensemble_of_kernels_equals_its_members():
 
 @pytest.mark.parametrize(("devices", "images"), [(8, 32), (6, 30)])
 def test_devices_keep_their_images_and_add_up_gradients_of_the_kernels_size(devices, images):
-    """On any number of devices, powers of two or not."""
+    """The number of devices need not be a power of two."""
     x, kernel = draw(images, 24, 24)
     mesh = Mesh(np.array(jax.devices()[:devices]), "data")
     split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["data"], []))

@@ -110,7 +110,7 @@ def test_dropout_acts_only_in_training(images):
 
 
 def test_the_gradient_of_max_pool_is_finite_when_compiled():
-    """The network is so large that XLA would recompute pixels, with other rounding."""
+    """The network is so large that XLA could recompute pixels, with other rounding."""
     layers = [("conv", 128, 3, "VALID"), "batch_norm", "max_pool", "flatten"]
     model = build(layers, channels=1)
     images = jnp.asarray(np.random.default_rng(0).random((2, 48, 48, 1), np.float32))

@@ -49,7 +49,7 @@ def timm_layer(name):
     ends = {
         "stem_conv": "stem.0",
         "stem_layernorm": "stem.1",
-        # Keras gives it a name of its own only in a network with a top.
+        # Keras gives this layer a name of its own only in a network with a top.
         "layer_normalization": "head.norm",
     }
     if name in ends:

@@ -1,4 +1,4 @@
-"""The parts that all networks share: prepared images, and a frozen part that does not train."""
+"""The parts that all networks share: prepared images, and frozen layers."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ def images():
 
 @pytest.mark.parametrize("size", [32, 48, 224])
 def test_resizing_is_bilinear_between_centres(size, images):
-    """OpenCV resizes like that too, and does not smooth before downscaling either."""
+    """OpenCV resizes in the same way, also without smoothing before downscaling."""
     prepared = np.asarray(build(image_size=size).prepare(images))
     expected = [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images]
     for channel in range(3):
@@ -58,7 +58,8 @@ def test_grey_normalisation_standardises_the_data_set(fer2013_source):
     paths = sorted((fer2013_source / "train").glob("*/*"))[::16]
     images = np.stack([np.asarray(Image.open(path)) for path in paths])[..., None] / np.float32(255)
     prepared = build(normalization="grey", channels=1).prepare(images)
-    assert len(images) == pytest.approx(28_709 / 16, abs=1)  # Few, so the tolerances are wide.
+    # The images are few, so the tolerances are wide.
+    assert len(images) == pytest.approx(28_709 / 16, abs=1)
     assert float(prepared.mean()) == pytest.approx(0.0, abs=0.03)
     assert float(prepared.std()) == pytest.approx(1.0, abs=0.02)
 
@@ -150,7 +151,7 @@ def test_a_frozen_part_computes_the_same_in_training(images):
     ],
 )
 def test_the_unfrozen_layers_train_beside_the_head(name, frozen_stages, trained):
-    """`trained` has the first part of Keras's names of these layers."""
+    """`trained` holds the first parts of these layers' names in Keras."""
     config = {"name": name, "frozen_stages": frozen_stages}
     build = functools.partial(create_model, config, num_classes=7, dtype="float32")
     params = nnx.state(nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0))), nnx.Param)

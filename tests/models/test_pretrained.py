@@ -113,7 +113,7 @@ def _variables(network):
 
 
 def with_names_of_2016(network, path):
-    """Writes VGG16's old file, whose weights are known only by their order."""
+    """Writes VGG16's old file, where only the order identifies the weights."""
     with h5py.File(path, "w") as file:
         for layer in network.layers:
             group = file.create_group(layer.name)

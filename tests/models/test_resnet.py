@@ -106,7 +106,7 @@ def test_outputs_and_statistics_equal_keras(depth, stem):
 
 @pytest.mark.parametrize("depth", [18, 50])
 def test_every_convolution_has_a_gradient_from_the_start(depth):
-    """A zero initial scale would give none to the convolution before it, and slow learning."""
+    """With an initial scale of zero the convolution before it has none, and learning is slow."""
     graph, params, rest = nnx.split(build(depth=depth, width=4), nnx.Param, ...)
     images = jax.random.uniform(jax.random.key(0), (4, 48, 48, 1))
 

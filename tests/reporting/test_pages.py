@@ -1,4 +1,4 @@
-"""The pages in a browser: on a phone and a desktop, by day and in the dark."""
+"""The pages in a browser: on a phone and a desktop, in light and in dark mode."""
 
 import io
 import shutil
@@ -31,7 +31,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """By name: of a run, of an evaluation, and of three runs compared."""
+    """The pages of a run, of an evaluation and of three compared runs, by name."""
     folder = tmp_path_factory.mktemp("runs")
     workdirs = []
     for name, skill in (("first", 2.0), ("a_run_of_a_rather_long_name" * 3, 1.5), ("third", 1.0)):
@@ -67,7 +67,7 @@ def test_fits_and_is_legible(browser, pages, name, width, scheme):
         page.goto(pages[name].as_uri())
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert page.evaluate("[...document.images].every(image => image.naturalWidth === 48)")
-        # Text that is drawn smaller than 8 px, or that the page does not set off from its ground.
+        # Text that is smaller than 8 px, or that has too little contrast with its background.
         small = page.evaluate(
             """[...document.querySelectorAll('svg text')].filter(
               text => text.getBoundingClientRect().height < 8).map(text => text.textContent)"""

@@ -1,4 +1,4 @@
-"""The page of a run or of an evaluation, read as a file and as scikit-learn would have it."""
+"""The page of a run or of an evaluation: its text, and its figures against scikit-learn's."""
 
 import html
 import re
@@ -129,7 +129,7 @@ def test_average_precision_is_that_of_scikit_learn(run_page):
 
 
 def test_the_curve_passes_through_the_dot(run_page):
-    """The most probable class is no threshold, so the dot need not lie on it, but never beyond."""
+    """The most probable class is not a threshold, so the dot may lie below the curve, not above."""
     _, evaluation, report = run_page
     truth, score = evaluation.records.labels == 3, evaluation.probabilities[:, 3]
     precision, recall, _ = precision_recall_curve(truth, score)

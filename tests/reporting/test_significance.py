@@ -14,7 +14,7 @@ def test_mcnemar_is_the_binomial_test(first, second):
 
 
 def test_mcnemar_worked_by_hand():
-    # Of 6 images that one model alone has right, 1 is the first's: 2 * (1 + 6) / 2**6.
+    # Only one model is right on 6 images, the first on 1 of them: 2 * (1 + 6) / 2**6.
     assert mcnemar(1, 5) == pytest.approx(14 / 64)
 
 
@@ -24,14 +24,14 @@ def test_mcnemar_nears_the_corrected_chi_square():
 
 
 def test_mcnemar_errs_as_often_as_it_says():
-    """Two equally good models: p falls below 5 % in at most 5 % of the cases, and not in none."""
+    """For two equally good models p is below 5 % in some cases, but in at most 5 % of them."""
     random = np.random.default_rng(0)
     p_values = np.array([mcnemar(k, 200 - k) for k in random.binomial(200, 0.5, 2000).tolist()])
     assert 0.02 < (p_values < 0.05).mean() <= 0.05 + 0.01
 
 
 def test_paired_difference_covers_the_truth():
-    """Of 500 comparisons of a model 4 points better, the 95 % interval misses about 25."""
+    """In 500 comparisons with a model 4 points better, the 95 % interval misses about 25 times."""
     random = np.random.default_rng(1)
     n, missed = 2000, 0
     for _ in range(500):

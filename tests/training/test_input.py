@@ -23,7 +23,7 @@ IMAGES, BATCH = 90, 16
 
 @pytest.fixture
 def records() -> Records:
-    """Images of one grey level each, their number; brighter from left to right by up to 12."""
+    """Images whose grey level is their number, plus a ramp from left to right of up to 12."""
     numbers = np.arange(IMAGES, dtype=np.uint8)[:, None, None, None]
     images = np.broadcast_to(2 * numbers, (IMAGES, 48, 48, 1)) + np.arange(48)[:, None] // 4
     labels = np.arange(IMAGES, dtype=np.int32) % 7
@@ -38,9 +38,9 @@ def two_devices_for_each(members, *, vectorize=None):
 
 
 def watched(source, records, *, steps, seed=0, **augmentation):
-    """Returns all batches that an input hands to the step, by a step which only writes them down.
+    """Returns all batches of an input, recorded by a step that does nothing else.
 
-    Of each image one row, UInt8[48], which all others equal.
+    Each image is represented by one row, UInt8[48], because all its rows are equal.
     """
 
     def step(state, batch):
@@ -76,7 +76,7 @@ def watched(source, records, *, steps, seed=0, **augmentation):
 
 @jax.tree_util.register_pytree_with_keys_class
 class _Attributes(dict):
-    """A state of any fields."""
+    """A state with any fields."""
 
     __getattr__ = dict.__getitem__
 
@@ -111,15 +111,15 @@ def test_the_seed_decides(source, records):
 
 
 def test_both_inputs_augment_alike(records):
-    """Means and spreads of what shows how far images were shifted, and which were mirrored."""
+    """Compares means and spreads of the shifts, and the shares of mirrored images."""
     facts = []
     for source in INPUTS:
         rows, _ = watched(source, records, steps=180, shift=0.25, flip=True)
         mirrored = rows[:, 47] < rows[:, 0]
-        # A shifted ramp repeats its edge: the columns that all equal the first, or the last.
+        # A shifted ramp repeats its edge: count the columns that equal the first or the last.
         edge = (rows == rows[:, :1]).sum(axis=1)
         facts.append((mirrored.mean(), edge.mean(), edge.std()))
-    # 2,880 images: a standard error is 0.01 of a half, and 0.1 columns of the mean.
+    # With 2,880 images the standard error is 0.01 for the share and 0.1 columns for the mean.
     np.testing.assert_allclose(facts[0][0], 0.5, atol=0.04)
     np.testing.assert_allclose(facts[1][0], 0.5, atol=0.04)
     np.testing.assert_allclose(facts[0][1:], facts[1][1:], atol=0.5)
@@ -129,7 +129,7 @@ def trained(build, records, *, source, steps, seeds, rates=(), vectorize=None, *
     """Returns each member's state, and its losses."""
     members = two_devices_for_each(len(seeds), vectorize=vectorize)
     graph, _, _ = abstract_network(build, members.mesh)
-    # Not Adam, which would blow up the rounding of gradients that are nearly zero.
+    # Not Adam, which would amplify the rounding errors of gradients that are nearly zero.
     optimizer = optax.sgd(0.01, momentum=0.9)
     state = create_state(build, optimizer, None, members=members, seeds=seeds, rate_scales=rates)
     step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
@@ -151,7 +151,7 @@ def trained(build, records, *, source, steps, seeds, rates=(), vectorize=None, *
 
 @pytest.mark.parametrize("source", INPUTS)
 def test_many_steps_of_a_call_are_those_steps_one_by_one(source, build, records):
-    """Those that are left over are compiled for when they come, as after a stop within an epoch."""
+    """Left-over steps, as after a stop within an epoch, are compiled when they come."""
     (one,), by_ones = trained(build, records, source=source, steps=9, seeds=[3], most=1)
     (many,), at_once = trained(build, records, source=source, steps=9, seeds=[3], most=7, ahead=7)
     np.testing.assert_allclose(at_once, by_ones, atol=1e-5)
@@ -160,7 +160,7 @@ def test_many_steps_of_a_call_are_those_steps_one_by_one(source, build, records)
 
 @pytest.mark.parametrize("source", INPUTS)
 def test_a_member_is_the_single_run_of_its_seed_and_rate(source, build, records):
-    """On the device as GPUs take members, on the host as CPUs do."""
+    """Device input maps members as on a GPU, host input as on a CPU."""
     rates, vectorize = (1.0, 0.1), source == "device"
     members, losses = trained(
         build, records, source=source, steps=6, seeds=[5, 6], rates=rates, vectorize=vectorize
@@ -187,7 +187,7 @@ def test_an_accelerator_keeps_what_fits_into_memory(records, monkeypatch):
 
 
 def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(build, records, tmp_path):
-    """A GPU cannot record a graph of what another process compiled; other programs are kept."""
+    """A GPU cannot capture a graph of cached programs; all other programs are kept."""
     options = {"xla_cpu_enable_fast_min_max": False}
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}

@@ -19,7 +19,7 @@ def batches(count):
     for _ in range(count):
         labels = rng.integers(0, 7, 16).astype(np.int32)
         noise = rng.integers(0, 60, (16, 48, 48, 1))
-        # Brightness tells the class, so that there is something to learn.
+        # Brightness follows the class, so that there is something to learn.
         yield {
             "image": (noise + 25 * labels[:, None, None, None]).astype(np.uint8),
             "label": labels,
@@ -50,7 +50,7 @@ def test_any_number_of_devices_gives_the_losses_of_one(devices, make_mesh, start
 
 
 def test_loss_equals_the_formula(make_mesh, start, batch, build):
-    """Cross-entropy, and that of mixed images with smoothed, weighted labels, written by hand."""
+    """Cross-entropy, also with mixed images and smoothed, weighted labels, written out by hand."""
     mesh = make_mesh(1)
     weights = np.linspace(0.5, 2, 7)
     optimizer = optax.sgd(0.0)
