@@ -26,6 +26,6 @@ def run(module: str, *arguments: str) -> None:
 
 
 def failure(name: str, errors: str, status: int) -> UserError:
-    """Returns the error of a command that failed: the last line of what it wrote to stderr."""
+    """Returns the error of a command that failed, with the last line of its standard error."""
     lines = errors.strip().splitlines() or [f"exit status {status}"]
     return UserError(f"{name} failed: {lines[-1].removeprefix('error: ')}")

@@ -47,7 +47,7 @@ def check(candidates: Iterable[Candidate], resize: bool) -> tuple[list[Record], 
 
 
 def fingerprint(records: Iterable[Record]) -> str:
-    """Returns the SHA-256 of all splits, names, labels and pixels, whatever their order."""
+    """Returns the SHA-256 of all splits, names, labels and pixels, independent of their order."""
     digest = hashlib.sha256()
     for record in sorted(records, key=lambda record: (record.split, record.name)):
         digest.update(f"{record.split}\0{record.name}\0{record.label}\0".encode())

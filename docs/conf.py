@@ -106,6 +106,6 @@ def _to_bullets(found: re.Match[str]) -> str:
 
 
 def setup(app: Sphinx) -> None:
-    """Connects what this file adds to Sphinx."""
+    """Connects the functions of this file to Sphinx."""
     app.connect("source-read", _add_pages)
     app.connect("autodoc-process-docstring", _to_rst, priority=1)

@@ -23,7 +23,7 @@ _MODULES = {
 
 
 class _Package(types.ModuleType):
-    """A package whose `train` and `evaluate` are functions though modules have the same names."""
+    """Makes `train` and `evaluate` functions of the package, though modules have these names."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Python binds a submodule here once it is imported.

@@ -26,7 +26,7 @@ from fer_jax.config import find_config
 
 def define_flags() -> None:
     """Defines --config and the other flags."""
-    cli.define_config(what="What to train, see fer_jax/config.py.")
+    cli.define_config(what="Config to train, see fer_jax/config.py.")
     flags.DEFINE_string("workdir", None, "Where the run goes; default: runs/<config>.")
     flags.DEFINE_string(
         "coordinator_address",

@@ -36,10 +36,12 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
     flags.DEFINE_bool(
-        "explain", False, "Draw Grad-CAM heat maps of what each label rests on; needs --output."
+        "explain",
+        False,
+        "Draw Grad-CAM heat maps of the regions behind each label; needs --output.",
     )
     flags.DEFINE_string("output", None, "Folder for copies with boxes, labels, heat maps.")
-    flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Format of what is printed.")
+    flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Format of the output.")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profi
 """Knobs that may change when a run resumes. The data may move, but must keep its fingerprint."""
 
 _BEFORE = {"input": "host"}
-"""Values for runs that are older than a knob, where they did not do what its default does."""
+"""Values of knobs in runs that are older than the knob, if not the knob's default."""
 
 _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 

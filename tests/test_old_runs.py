@@ -14,7 +14,7 @@ from fer_jax.data.records import open_data_set
 from fer_jax.workdir import read_run
 
 RUN = Path(__file__).parent / "fixtures/run_0_1_0"
-"""Records; a run stopped by SIGTERM within its third of four epochs; what the unbroken run gave."""
+"""Records, a run stopped by SIGTERM in its third of four epochs, and the unbroken run's results."""
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def define_flags() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains what is missing, and prints and writes the table."""
+    """Trains the missing runs, and prints and writes the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     if unknown := [name for name in options.only if name not in NAMES]:

@@ -41,7 +41,7 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "epochs_scale", 1.0, "Fraction of the epochs that a new run trains, at least one.", 0.0, 1.0
     )
-    flags.DEFINE_bool("train", True, "Train what is missing; otherwise tabulate only.")
+    flags.DEFINE_bool("train", True, "Train missing and unfinished runs; otherwise tabulate only.")
     flags.DEFINE_string("output", None, "Markdown file to write the page to.")
 
 

@@ -118,7 +118,7 @@ class Reproduction:
 
     @property
     def changes(self) -> dict[str, Any]:
-        """The run's knobs whose values are not those of the config file."""
+        """The run's knobs that differ from the config file."""
         # These do not change the result of a run beyond its random draws.
         indifferent = (*IMMATERIAL, "input", "eval_batch_size", "checkpoint_every_steps")
         return {

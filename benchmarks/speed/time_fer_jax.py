@@ -28,7 +28,7 @@ _PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100": 989e12, "NVIDIA A100": 312e
 
 
 def main(job: Mapping[str, Any]) -> None:
-    """Times what the job asks for, see `benchmarks.speed.sides`."""
+    """Times a job, see `benchmarks.speed.sides`."""
     cli.use_huge_pages()
     cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)  # The first step includes compilation.
@@ -70,7 +70,7 @@ def main(job: Mapping[str, Any]) -> None:
 
 
 def _limits(mesh: Mesh) -> dict[str, Any]:
-    """Returns the devices' peak FLOP/s, and what it and the peak memory mean, in words."""
+    """Returns the devices' peak FLOP/s, and how this peak and the peak memory are defined."""
     if jax.default_backend() == "cpu":
         peak = _measure_peak(mesh)
         words = f"that of a large float32 product in the same turn, {peak / 1e9:,.0f} here"

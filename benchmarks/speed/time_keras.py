@@ -76,7 +76,7 @@ class Clock(keras.callbacks.Callback):
 
 
 def main(job: dict) -> None:
-    """Times what the job asks for, see `benchmarks.speed.sides`."""
+    """Times a job, see `benchmarks.speed.sides`."""
     keras.utils.set_random_seed(0)
     model = job["model"]
     inputs = keras.Input((48, 48, 1), dtype="uint8")

@@ -88,7 +88,7 @@ def build_resnet(channels: int, width: int) -> nn.Module:
 
 
 def main(job: dict) -> None:
-    """Times what the job asks for, see `benchmarks.speed.sides`."""
+    """Times a job, see `benchmarks.speed.sides`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")

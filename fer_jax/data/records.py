@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 VALIDATION_FRACTION = 0.2
 _CHUNK = 4_096  # Records read at a time; their decoded images take 10 MB.
-_SPLIT_SEED = 2013  # The 80/20 split is the same for every run, whatever the run's seed.
+_SPLIT_SEED = 2013  # The 80/20 split is the same in every run and does not use its seed.
 
 
 @dataclasses.dataclass(frozen=True)

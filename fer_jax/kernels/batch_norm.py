@@ -50,7 +50,7 @@ class BatchNorm(nnx.Module):
 
 
 def _normalize(x: Images, mean: Row, var: Row, scale: Row, bias: Row, epsilon: float) -> Images:
-    """Normalises in float32, whatever the type of `x` and the result."""
+    """Normalises in float32; the result has the type of `x`."""
     multiplier = scale * lax.rsqrt(var + epsilon)
     return ((x - mean) * multiplier + bias).astype(x.dtype)
 

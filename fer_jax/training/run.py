@@ -167,8 +167,8 @@ def finish_ensemble(
 ) -> dict[str, Any]:
     """Evaluates the mean of the members' predictions, and writes an ensemble's own files.
 
-    They are the files of a run, except checkpoints and events. The history is the mean of the
-    members' histories.
+    They are the files of a run, except checkpoints, events and figures. The history is the mean of
+    the members' histories.
 
     Args:
       workdir: folder of the ensemble.
