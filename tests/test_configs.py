@@ -20,7 +20,7 @@ from flax import nnx
 
 from fer_jax.config import load_config
 from fer_jax.data.contract import CLASS_NAMES
-from fer_jax.devices import create_mesh
+from fer_jax.devices import compiler_options, create_mesh
 from fer_jax.errors import UserError
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
@@ -95,11 +95,12 @@ def test_takes_a_step(path, tiny_data_dir, tmp_path):
     assert result["report"]["n"] == images_per_class * len(config.classes or CLASS_NAMES)
 
 
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
 @pytest.mark.parametrize(
     "name", ["convnext", "densenet", "efficientnet", "resnet", "published/resnet50_transfer"]
 )
 def test_learns_a_batch(name):
-    """Two images a class, until the loss is below that of guessing.
+    """One image of each class, until the loss is below that of guessing.
 
     VGG16 does not learn from random weights, being deep without normalisation, and never starts
     from them.
@@ -113,11 +114,14 @@ def test_learns_a_batch(name):
     graph, _, _ = abstract_network(build, members.mesh)
     optimizer = optax.adam(3e-3)
     state = create_state(build, optimizer, None, members=members, seeds=[0])
-    step = jax.jit(make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32)))
-    images = np.random.default_rng(0).integers(0, 256, (14, 48, 48, 1), dtype=np.uint8)
-    batch = {"image": images, "label": np.arange(14, dtype=np.int32) % 7}
+    step = jax.jit(
+        make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32)),
+        compiler_options=compiler_options(),
+    )
+    images = np.random.default_rng(0).integers(0, 256, (7, 48, 48, 1), dtype=np.uint8)
+    batch = {"image": images, "label": np.arange(7, dtype=np.int32)}
     losses = []
-    for _ in range(30):
+    for _ in range(20):
         state, loss = step(state, batch)
         losses.append(loss)
     # Several losses: for a bias before normalisation, Adam turns rounding errors into steps.

@@ -248,7 +248,7 @@ def test_a_reason_names_no_folder_and_breaks_no_table(tmp_path):
 
 def test_a_mistake_ends_in_one_line_and_status_2(tmp_path):
     for flags, message in (
-        (["--only=small_cnn,tiny_cnn"], "--only has tiny_cnn; choose of small_cnn, medium_cnn"),
+        (["--only=small_cnn,tiny_cnn"], "--only has tiny_cnn; choose from small_cnn, medium_cnn"),
         (["--epochs_scale=1.5"], "epochs_scale"),
         (["stray"], "unexpected 'stray'"),
     ):

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> None:
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     if unknown := [name for name in options.only if name not in NAMES]:
-        raise UserError(f"--only has {', '.join(unknown)}; choose of {', '.join(NAMES)}")
+        raise UserError(f"--only has {', '.join(unknown)}; choose from {', '.join(NAMES)}")
     config, workdir = options.config, Path(options.workdir)
     changes: dict[str, Change] = {BASELINE: {}} | {
         name: _other(name, config) for name in OPTIONS if name in options.only

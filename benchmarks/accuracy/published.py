@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     overrides = [argument for argument in arguments if argument.startswith("--config.")]
     cli.refuse_arguments([argument for argument in arguments if argument not in overrides])
     if unknown := [name for name in options.only if name not in SYSTEMS]:
-        raise UserError(f"--only has {', '.join(unknown)}; choose of {', '.join(SYSTEMS)}")
+        raise UserError(f"--only has {', '.join(unknown)}; choose from {', '.join(SYSTEMS)}")
     # SIGTERM ends this command like Ctrl-C: the training saves and ends too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     import jax
