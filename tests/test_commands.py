@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
 
 SMALL = (
@@ -17,13 +18,8 @@ SMALL = (
 )
 
 
-def run(module, *flags, **options):
-    return subprocess.run(
-        [sys.executable, "-m", f"fer_jax.{module}", *map(str, flags)],
-        capture_output=True,
-        text=True,
-        **options,
-    )
+def run(module, *flags):
+    return commands.run(f"fer_jax.{module}", *flags)
 
 
 def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):

@@ -4,10 +4,9 @@ import csv
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import cv2
 import numpy as np
 import pytest
@@ -23,8 +22,7 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
 def predict(*arguments):
-    command = [sys.executable, "-m", "fer_jax.predict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, errors="surrogateescape")
+    return commands.run("fer_jax.predict", *arguments)
 
 
 def face(seed: int, size: int = 48) -> Image.Image:
