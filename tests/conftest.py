@@ -1,4 +1,4 @@
-"""Set-up for every test: eight CPU devices, a compilation cache, and small data sets."""
+"""Set-up for every test: six CPU devices, a compilation cache, and small data sets."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ from pathlib import Path
 # Set before jax is imported anywhere, here and in the commands that tests start.
 _CACHE = Path(tempfile.gettempdir()) / "fer_jax_test_compilation_cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "6")
 # The programs and options are those that users get; LLVM only optimises them less, and compiles
 # them in half the time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")

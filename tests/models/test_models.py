@@ -107,7 +107,6 @@ SMALL = [
     {"name": "densenet", "blocks": (1, 1), "growth": 4, "stem": "imagenet"},
     {"name": "efficientnet", "width": 0.1, "depth": 0.1, "stem": "small"},
     RESNET,
-    {"name": "resnet50_v1", "image_size": 32},
     {"name": "vgg16", "image_size": 32, "dense": (16, 16)},
 ]
 
