@@ -77,22 +77,29 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (("conv", 8), "max_pool", ("conv", 16), "max_pool", "max_pool", "flatten")
     config.batch_size, config.eval_batch_size = 16, 64
-    config.epochs = 24
+    config.epochs, config.steps_per_epoch = 6, 40
     config.learning_rate = 3e-3
     workdir = tmp_path_factory.mktemp("trained")
-    train(config, workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        train(config, workdir)
     return workdir
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
     """Makes runs skip pictures and pages, which take most of the time of a short run."""
     for name in (
         "training.run._write_figures",
         "training.run.write_run_page",
         "reporting.report.write_run_page",
     ):
-        monkeypatch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
+        patch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
     for name in ("plot_confusion_matrix", "plot_samples"):
-        monkeypatch.setattr(f"fer_jax.reporting.report.{name}", lambda *_: None)
-    monkeypatch.setattr("fer_jax.reporting.report.to_png", lambda _: b"")
+        patch.setattr(f"fer_jax.reporting.report.{name}", lambda *_: None)
+    patch.setattr("fer_jax.reporting.report.to_png", lambda _: b"")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of a test skip pictures and pages."""
+    leave_out_pictures(monkeypatch)
