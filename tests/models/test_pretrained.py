@@ -279,7 +279,7 @@ def test_loaded_weights_take_types_and_placement_of_the_initial(tiny_weights, tm
     file = tmp_path / "half.safetensors"
     halves = {name: value.astype(np.float16) for name, value in tiny_weights.items()}
     safetensors.numpy.save_file(halves, file)
-    mesh = jax.make_mesh((8,), ("data",))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",))
     sharding = NamedSharding(mesh, PartitionSpec())
     _, *states = initial(TINY)
     params, statistics = jax.device_put(states, sharding)
