@@ -201,9 +201,11 @@ def test_a_run_stopped_while_writing_leaves_no_data_set_and_can_be_repeated(tmp_
         while not (left := list(data_dir.glob("fer2013/incomplete.*"))):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.002)
+        process.send_signal(signal.SIGSTOP)  # It must not end before the other signal.
         # While it writes, no other run may.
         assert_one_line_error(convert(source), "another run")
         process.send_signal(how)
+        process.send_signal(signal.SIGCONT)
         out, err = process.communicate()
     if how == signal.SIGINT:
         assert process.returncode == 130
