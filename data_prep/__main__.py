@@ -2,13 +2,13 @@
 
 import argparse
 import difflib
-import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from fer_jax.errors import UserError
+from fer_jax import stopping
+from fer_jax.errors import DISK_ERRORS, UserError
 
 _USAGE = "python -m data_prep --source PATH --data_dir DIR [--resize] [--allow_bad]"
 _EPILOG = """\
@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns 0 if it is done, 2 if the user can fix it, 130 after Ctrl-C."""
+    """Runs the command. Returns 0 if it is done, 2 if the user can fix it."""
     try:
         options = _parse(arguments)
         from data_prep.prepare import prepare  # Takes seconds to import; --help does not wait.
@@ -73,11 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print("data_prep:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("data_prep: stopped; run it again to start over.", file=sys.stderr)
-        return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in DISK_ERRORS:
             raise
         print(f"data_prep: {error}: make room or grant access, then run it again.", file=sys.stderr)
         return 2
@@ -85,4 +82,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    stopping.watch()
     sys.exit(main())

@@ -8,6 +8,11 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from fer_jax import stopping
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run a module of this package as a command.
+    stopping.watch()
+
 if TYPE_CHECKING:
     from fer_jax.evaluate import evaluate
     from fer_jax.inference.predictor import Predictor

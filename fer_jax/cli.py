@@ -16,8 +16,9 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
+from fer_jax import stopping
 from fer_jax.config import load_config, suggest
-from fer_jax.errors import UserError
+from fer_jax.errors import DISK_ERRORS, UserError
 
 COMMANDS = {
     "prepare": (
@@ -63,20 +64,20 @@ def run(
 ) -> None:
     """Runs `main` with the arguments that are not flags.
 
-    A wrong flag or a `UserError` ends in one line on standard error and exit status 2. Ctrl-C ends
-    in status 130, and any other exception in a traceback and status 1.
+    A wrong flag, a `UserError` or a disk that is full or read-only ends in one line on standard
+    error and exit status 2. SIGTERM and Ctrl-C end in status 75, see `fer_jax.stopping`, and any
+    other exception in a traceback and status 1.
 
     Args:
       main: the command. It finds its flags in `flags.FLAGS`.
       define_flags: function that defines the flags. It is called only when the command starts, so
         importing a command's module adds no flags to another program.
     """
+    stopping.watch()
     if define_flags:
         define_flags()
     try:
         app.run(lambda arguments: _exit_on_user_error(main, arguments), flags_parser=_parse)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:  # The reader, such as `head`, has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -177,6 +178,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if flags.FLAGS["verbosity"].using_default_value:
         # absl would raise it to INFO, and the libraries' notes would bury the table of epochs.
         logging.set_verbosity(logging.WARNING)
+    # Orbax logs the traceback of an error besides raising it.
+    logging.get_absl_logger().addFilter(lambda record: record.exc_info is None)
     return arguments
 
 
@@ -185,6 +188,13 @@ def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequen
         main(arguments)
     except UserError as error:
         _exit(error)
+    except stopping.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        _exit(UserError(f"{error}; make room or grant access, then run the same command again"))
 
 
 def _exit(error: Exception) -> NoReturn:

@@ -1,6 +1,10 @@
 """Errors that the user can fix, and files that are written whole or not at all."""
 
+import contextlib
+import errno
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -9,6 +13,24 @@ class UserError(Exception):
 
     Commands print it without a traceback and end with exit status 2.
     """
+
+
+DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS}
+"""Errors of files that are a matter of the machine: no room, no access, a broken disk."""
+
+
+def warn(message: object) -> None:
+    """Prints one line about something that went wrong but does not end the command."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turns an error in writing `what`, which nothing depends on, into a warning."""
+    try:
+        yield
+    except Exception as error:
+        warn(f"{what} could not be written: {type(error).__name__}: {error}")
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:

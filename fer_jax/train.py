@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,12 +26,19 @@ from fer_jax.models.functional import abstract_network
 from fer_jax.models.pretrained import load_pretrained
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
+from fer_jax.stopping import Stopped
 from fer_jax.training.ensemble import Members, member_configs
 from fer_jax.training.input import INPUTS, Input, choose_input
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
 from fer_jax.training.programs import Programs
-from fer_jax.training.run import Run, finish_ensemble, mean_epoch, open_runs
+from fer_jax.training.run import (
+    Run,
+    finish_ensemble,
+    finished_result,
+    mean_epoch,
+    open_runs,
+)
 from fer_jax.training.step import (
     FiniteLosses,
     TrainState,
@@ -41,7 +47,7 @@ from fer_jax.training.step import (
     make_train_step,
 )
 from fer_jax.training.tracing import Trace
-from fer_jax.workdir import PROFILE
+from fer_jax.workdir import PAGE, PROFILE
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -59,7 +65,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     Raises:
       UserError: config, data or workdir cannot be used, or a loss was not finite.
-      SystemExit: stopped by a signal, after saving.
+      Stopped: stopped by a signal, after saving. It is a SystemExit with status 75.
     """
     check(config)
     choose_views(config.views)
@@ -75,6 +81,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     validation = data.load(config.validation_split, memory_gib=config.memory_gib)
     config = config.copy_and_resolve_references()
     config.input = choose_input(config.input, training)
+    if finished := finished_result(workdir, config, data):
+        if jax.process_index() == 0:
+            print(f"{workdir} is finished, and nothing changes; its report is {workdir / PAGE}")
+        return finished
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
 
     # 2. Network and optimiser on the devices, for one member or several.
@@ -109,7 +119,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
     with contextlib.ExitStack() as stack:
         # 3. A workdir of this config resumes; a workdir of another config is refused.
-        runs = [stack.enter_context(run) for run in open_runs(workdir, config, configs, data)]
+        runs = open_runs(stack, workdir, config, configs, data)
 
         # 4. Compiled functions.
         weights = class_weights(training.labels, len(data.classes), balance=config.balance_classes)
@@ -155,72 +165,80 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         epoch = step // steps_per_epoch
         if step:
             table.write(f"resuming {workdir} after epoch {epoch}, step {step:,}")
-        interruption = stack.enter_context(Interruption())
-        trace = stack.enter_context(Trace(workdir / PROFILE, config.profile))
-        stack.enter_context(table)
         losses = FiniteLosses()
-        while not all(run.finished for run in runs):
-            epoch += 1
-            first_step, started, stop = step, time.perf_counter(), False
-            while step < epoch * steps_per_epoch:
-                every = config.checkpoint_every_steps or steps_per_epoch
-                save_at = min(epoch * steps_per_epoch, (step // every + 1) * every)
-                state, latest, taken = programs.advance(state, save_at - step)
-                losses.add(step + 1, latest)
-                step += taken
-                table.advance(taken * config.batch_size)
-                trace.advance(taken, state)
-                stop = interruption.asked(step)
-                if (stop or step == save_at) and step < epoch * steps_per_epoch:
-                    losses.check_all()
-                    seconds = time.perf_counter() - started
-                    for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
-                        run.save(members.pick(state, k), position, seconds=seconds)
-                    if stop:
-                        sys.exit(f"stopped at step {step}; the same command goes on from there")
-            losses.check_all()
-            seconds = time.perf_counter() - started
+        with (
+            Interruption() as interruption,
+            Trace(workdir / PROFILE, config.profile) as trace,
+            table,
+        ):
+            while not all(run.finished for run in runs):
+                epoch += 1
+                first_step, started, stop = step, time.perf_counter(), False
+                while step < epoch * steps_per_epoch:
+                    every = config.checkpoint_every_steps or steps_per_epoch
+                    save_at = min(epoch * steps_per_epoch, (step // every + 1) * every)
+                    state, latest, taken = programs.advance(state, save_at - step)
+                    losses.add(step + 1, latest)
+                    step += taken
+                    table.advance(taken * config.batch_size)
+                    trace.advance(taken, state)
+                    stop = interruption.asked(step)
+                    if (stop or step == save_at) and step < epoch * steps_per_epoch:
+                        losses.check_all()
+                        interruption.answer()
+                        seconds = time.perf_counter() - started
+                        for k, (run, position) in enumerate(
+                            zip(runs, source.positions(), strict=True)
+                        ):
+                            run.save(members.pick(state, k), position, seconds=seconds)
+                        if stop:
+                            raise Stopped(f"stopped at step {step}; the same command goes on there")
+                losses.check_all()
+                seconds = time.perf_counter() - started
 
-            numbers = []
-            for k in range(members.count):
-                member = members.pick(state, k)
-                metrics = jax.device_get(member.metrics.compute())
-                val_loss, val_accuracy = score(predict(**member.network), validation.labels)
-                numbers.append(
-                    {
-                        "epoch": epoch,
-                        "step": step,
-                        "train_loss": float(metrics["loss"]),
-                        "train_accuracy": float(metrics["accuracy"]),
-                        "val_loss": val_loss,
-                        "val_accuracy": val_accuracy,
-                        "learning_rate": float(schedule(step - 1) * member.scale),
-                        "images_per_second": (step - first_step) * config.batch_size / seconds,
-                    }
-                )
-            val_losses = members.array([of_member["val_loss"] for of_member in numbers])
-            losses.add(step, val_losses[..., None])
-            losses.check_all()
-            state = end_epoch(state, val_losses)
-            for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
-                member = members.pick(state, k)
-                if run.finished:  # It stopped early; saved so that all resume at one step.
-                    run.save(member, position, seconds=0.0)
-                else:
-                    run.add_epoch(member, position, seconds=seconds, **numbers[k])
-            best = members.count == 1 and runs[0].best is runs[0].history[-1]
-            table.add(mean_epoch(numbers), best=best)
-            if stop:
-                sys.exit(f"stopped after epoch {epoch}; the same command goes on from there")
+                numbers = []
+                for k in range(members.count):
+                    member = members.pick(state, k)
+                    metrics = jax.device_get(member.metrics.compute())
+                    val_loss, val_accuracy = score(predict(**member.network), validation.labels)
+                    numbers.append(
+                        {
+                            "epoch": epoch,
+                            "step": step,
+                            "train_loss": float(metrics["loss"]),
+                            "train_accuracy": float(metrics["accuracy"]),
+                            "val_loss": val_loss,
+                            "val_accuracy": val_accuracy,
+                            "learning_rate": float(schedule(step - 1) * member.scale),
+                            "images_per_second": (step - first_step) * config.batch_size / seconds,
+                        }
+                    )
+                val_losses = members.array([of_member["val_loss"] for of_member in numbers])
+                losses.add(step, val_losses[..., None])
+                losses.check_all()
+                state = end_epoch(state, val_losses)
+                interruption.answer()
+                for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
+                    member = members.pick(state, k)
+                    if run.finished:  # It stopped early; saved so that all resume at one step.
+                        run.save(member, position, seconds=0.0)
+                    else:
+                        run.add_epoch(member, position, seconds=seconds, **numbers[k])
+                best = members.count == 1 and runs[0].best is runs[0].history[-1]
+                table.add(mean_epoch(numbers), best=best)
+                if stop or interruption.pending:
+                    raise Stopped(f"stopped after epoch {epoch}; the same command goes on there")
+            for run in runs:
+                run.checkpoints.wait()
 
         # 6. Evaluation and pictures of the best checkpoint.
         member = members.pick(state, 0)
         results, probabilities = zip(
             *(run.finish(member, predict, validation, training) for run in runs), strict=True
         )
-    if members.count == 1:
-        return results[0]
-    return finish_ensemble(workdir, config, data, results, probabilities, validation, training)
+        if members.count == 1:
+            return results[0]
+        return finish_ensemble(workdir, config, data, results, probabilities, validation, training)
 
 
 def class_weights(
@@ -241,7 +259,7 @@ def class_weights(
 
 def _restore(runs: Sequence[Run], state: TrainState, source: Input, members: Members) -> TrainState:
     """Goes back to the latest step at which all runs have a checkpoint, if there is one."""
-    step = max(set.intersection(*(run.checkpoints.steps() for run in runs)), default=0)
+    step = max(set.intersection(*(set(run.checkpoints.steps()) for run in runs)), default=0)
     for run in runs:
         run.checkpoints.delete_after(step)
     if not step:

@@ -17,7 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fer_jax.config import default_config, flatten
+from ml_collections import ConfigDict
+
+from fer_jax.config import check, default_config, flatten
 from fer_jax.errors import UserError, write_atomically
 
 CONFIG, METRICS, PAGE = "config.json", "metrics.jsonl", "report.html"
@@ -79,7 +81,7 @@ def claim_workdir(
       UserError: the workdir belongs to another config or other data (the message has the
         difference), or it cannot be written.
     """
-    path = workdir / CONFIG
+    path, checkpoints = workdir / CONFIG, workdir / CHECKPOINTS
     versions = {name: _version(name) for name in _PACKAGES}
     facts = {
         "config": config,
@@ -90,8 +92,15 @@ def claim_workdir(
     # Tuples become lists, as in the file.
     facts, model_defaults = json.loads(json.dumps((facts, model_defaults)))
     if path.exists():
-        _refuse_differences(workdir, read_run(workdir), facts, model_defaults)
-    elif write:
+        old = read_run(workdir)
+        _refuse_differences(workdir, old, facts, model_defaults)
+        facts = {**old, "config": {**old["config"], "epochs": facts["config"]["epochs"]}}
+        write = write and facts != old
+    elif checkpoints.is_dir() and any(checkpoints.iterdir()):
+        raise UserError(
+            f"{workdir} has checkpoints but no {CONFIG}; put it back, or choose another --workdir"
+        )
+    if write:
         try:
             write_atomically(path, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
@@ -107,11 +116,18 @@ def read_run(workdir: Path) -> dict[str, Any]:
     path = workdir / CONFIG
     try:
         facts = json.loads(path.read_text())
-        if not isinstance(facts, dict) or not {"config", "data"} <= facts.keys():
-            raise ValueError("it has no config and data")
     except (OSError, ValueError) as error:
         raise UserError(f"{workdir} is no workdir of a run: cannot read {path}: {error}") from error
-    return {**facts, "config": _complete(facts["config"])}
+    if not isinstance(facts, Mapping):
+        raise UserError(f"{workdir} is no workdir of a run: {path} holds no object")
+    try:
+        facts = {**facts, "config": _complete(facts["config"])}
+        _check_data(facts["data"])
+    except KeyError as error:
+        raise UserError(f"{path} is damaged: {error} is missing; put it back") from error
+    except (TypeError, ValueError, AttributeError, UserError) as error:
+        raise UserError(f"{path} is damaged: {error}; put it back as it was") from error
+    return facts
 
 
 def write_history(path: str | os.PathLike, history: Sequence[Mapping[str, Any]]) -> None:
@@ -142,6 +158,25 @@ def read_history(path: str | os.PathLike) -> list[dict[str, Any]]:
     return history
 
 
+def read_report(workdir: Path, split: str) -> dict[str, Any]:
+    """Returns the report.json of a run's evaluation on a split.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    path = evaluation_dir(workdir, split) / "report.json"
+    try:
+        report = json.loads(path.read_text())
+        if not isinstance(report, dict) or "checkpoint_step" not in report:
+            raise ValueError("it is no report")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read {path}: {error}; delete {workdir / PAGE}, and the "
+            "same command makes both again"
+        ) from error
+    return report
+
+
 def median_speed(history: Sequence[Mapping[str, Any]]) -> float:
     """Returns the median of the epochs' images/s, for one epoch or more."""
     return statistics.median(epoch["images_per_second"] for epoch in history)
@@ -156,7 +191,9 @@ def _version(package: str) -> str:
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the knobs that are newer than a run, with the values that keep its behaviour."""
+    """Checks a config, and adds newer knobs with the values that keep its behaviour."""
+    if not isinstance(config, Mapping):
+        raise TypeError("`config` is no object")
     defaults = default_config().to_dict()
     del defaults["model"]  # Its arguments depend on its name; their defaults are in fer_jax.models.
     complete = dict(config)
@@ -165,7 +202,18 @@ def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
             complete[key] = {**value, **complete.get(key, {})}
         else:
             complete.setdefault(key, _BEFORE.get(key, value))
+    # Knobs of other versions stay, and count only when the run resumes.
+    check(ConfigDict({key: complete[key] for key in (*defaults, "model")}))
     return json.loads(json.dumps(complete))
+
+
+def _check_data(data: Mapping[str, Any]) -> None:
+    if not isinstance(data, Mapping) or not isinstance(data["fingerprint"], str):
+        raise TypeError("`data` is no object with a fingerprint")
+    classes = data["classes"]
+    distinct = {name for name in classes if isinstance(name, str)}
+    if not len(distinct) == len(classes) >= 2:
+        raise ValueError(f"classes {classes!r} are not two or more different names")
 
 
 def _refuse_differences(
@@ -186,6 +234,11 @@ def _refuse_differences(
         for key in sorted(before.keys() | now.keys())
         if key not in IMMATERIAL and before.get(key) != now.get(key)
     ]
+    if now["epochs"] > before["epochs"]:
+        if now["schedule"] == "cosine":
+            differences.append("the cosine schedule has ended with the old epochs")
+        else:
+            differences.remove(f"epochs was {before['epochs']!r}, is {now['epochs']!r}")
     if differences:
         raise UserError(
             f"{workdir} holds a run of another config: {'; '.join(differences)}; "

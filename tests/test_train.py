@@ -127,14 +127,34 @@ def stop_at(config, workdir, step):
             train(config, workdir)
 
 
+def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys):
+    config.epochs = 1
+    first = json.loads(json.dumps(train(config, tmp_path)))
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in files_below(tmp_path)}
+    capsys.readouterr()
+    assert train(config, tmp_path) == first
+    assert "is finished" in (out := capsys.readouterr().out)
+    assert f"{tmp_path / 'report.html'}" in out
+    assert out.count("\n") == 1
+    assert {n: (tmp_path / n).stat().st_mtime_ns for n in files_below(tmp_path)} == before
+
+    # Of a run killed before its page was written, the page is made.
+    (tmp_path / "report.html").unlink()
+    assert json.loads(json.dumps(train(config, tmp_path))) == first
+    assert (tmp_path / "report.html").exists()
+
+
 @pytest.mark.usefixtures("no_pictures")
-def test_a_finished_run_is_not_trained_again(config, tmp_path):
-    first = train(config, tmp_path)
-    events = len(list(tmp_path.glob("events*")))
-    again = train(config, tmp_path)
-    assert again["history"] == first["history"]
-    assert again["report"] == first["report"]
-    assert len(list(tmp_path.glob("events*"))) == events + 1
+def test_a_run_goes_on_for_more_epochs_where_the_schedule_allows_it(config, tmp_path):
+    """As if it had had them from the start."""
+    config.epochs = 1
+    train(config, tmp_path / "grown")
+    config.epochs = 2
+    grown = train(config, tmp_path / "grown")
+    assert json.loads((tmp_path / "grown/config.json").read_text())["config"]["epochs"] == 2
+    whole = train(config, tmp_path / "whole")
+    assert without_time(grown["history"]) == without_time(whole["history"])
+    assert grown["report"] == whole["report"]
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -191,7 +211,7 @@ def test_keeps_the_best_and_the_latest(config, tmp_path):
     history = train(config, tmp_path)["history"]
     best = max(history, key=lambda epoch: (epoch["val_accuracy"], epoch["step"]))
     kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {best["step"], history[-1]["step"]}
+    assert kept == {best["step"], history[-2]["step"], history[-1]["step"]}
 
     for which, epoch in (("best", best), ("latest", history[-1]), (str(best["step"]), best)):
         report = evaluate(tmp_path, "validation_20", checkpoint=which)

@@ -73,8 +73,52 @@ def test_a_knob_that_is_gone_is_named(tmp_path):
         claim(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {}}', "\0"])
+@pytest.mark.parametrize("content", ["", "[]", "1", "\0"])
 def test_what_is_no_run_is_said(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match="is no workdir of a run"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda facts: facts.pop("data"), "'data' is missing"),
+        (lambda facts: facts.pop("config"), "'config' is missing"),
+        (lambda facts: facts.update(config=[]), "`config` is no object"),
+        (lambda facts: facts.update(data="x"), "`data` is no object"),
+        (lambda facts: facts["data"].pop("classes"), "'classes' is missing"),
+        (lambda facts: facts["data"].update(classes=["sad", "sad"]), "two or more different"),
+        (lambda facts: facts["data"].update(classes=3), "."),
+        (lambda facts: facts["data"].update(fingerprint=3), "fingerprint"),
+        (lambda facts: facts["config"].update(ensemble="three"), "ensemble is 'three'"),
+        (lambda facts: facts["config"].update(batch_size=None), "batch_size is None"),
+        (lambda facts: facts["config"].update(plateau=3), "."),
+        (lambda facts: facts["config"].update(plateau={"factor": "x"}), "plateau.factor is 'x'"),
+        (lambda facts: facts["config"].update(model={}), "model.name is missing"),
+        (lambda facts: facts["config"].update(model="cnn"), "."),
+    ],
+)
+def test_a_damaged_config_is_named(tmp_path, change, words):
+    claim(tmp_path)
+    edit(tmp_path, change)
+    with pytest.raises(UserError, match=rf"config.json is damaged: .*{words}.*; put it back"):
+        read_run(tmp_path)
+
+
+def test_epochs_may_grow_where_the_schedule_does_not_depend_on_them(tmp_path):
+    config = default_config()
+    config.epochs = 2
+    claim(tmp_path, config)
+    config.epochs = 3
+    claim(tmp_path, config)
+    assert read_run(tmp_path)["config"]["epochs"] == 3
+    config.epochs = 2
+    with pytest.raises(UserError, match=r"epochs was 3, is 2; choose another"):
+        claim(tmp_path, config)
+
+    config.schedule = "cosine"
+    claim(tmp_path / "cosine", config)
+    config.epochs = 3
+    with pytest.raises(UserError, match=r"epochs was 2, is 3; the cosine schedule has ended"):
+        claim(tmp_path / "cosine", config)

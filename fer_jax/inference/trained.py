@@ -1,6 +1,5 @@
 """The trained network of a run, restored from a checkpoint."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -91,7 +90,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
       views: a key of `VIEWS`; default: the run's views.
 
     Raises:
-      UserError: there is no such run or checkpoint.
+      UserError: there is no such run or checkpoint, or it is damaged.
     """
     run = read_run(workdir)
     config, classes = ConfigDict(run["config"]), tuple(run["data"]["classes"])
@@ -102,10 +101,9 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     graph, params, statistics = abstract_network(build, mesh)
     steps, networks = [], []
     for member in member_workdirs(workdir, config):
-        checkpoints = Checkpoints(member / CHECKPOINTS, best_by=config.best_by, create=False)
-        with contextlib.closing(checkpoints):
-            steps.append(checkpoints.find_step(checkpoint))
-            networks.append(checkpoints.restore_model(steps[-1], params, statistics))
+        checkpoints = Checkpoints(member / CHECKPOINTS, best_by=config.best_by)
+        steps.append(checkpoints.find_step(checkpoint))
+        networks.append(checkpoints.restore_model(steps[-1], params, statistics))
     return TrainedModel(
         config=config,
         classes=classes,

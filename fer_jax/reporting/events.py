@@ -1,11 +1,12 @@
 """TensorBoard event files of a run: clu's `MetricWriter` on tensorboardX, without TensorFlow."""
 
+import contextlib
 import json
 import os
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 from fer_jax.config import flatten
+from fer_jax.errors import warn
 
 # clu.metric_writers imports TensorFlow (1.4 GB, 5 s) for its own SummaryWriter, which is not needed
 # here. This entry defers the import until a SummaryWriter is created.
@@ -41,44 +43,61 @@ _SCALARS = {
 class RunEvents:
     """A run's data for TensorBoard. Only process 0 writes.
 
-    Each method returns once its data are on disk, so that a killed run loses nothing.
+    Each method returns once its data are on disk, so that a killed run loses nothing. If the file
+    cannot be written, a warning says so once, and no more is written.
     """
 
-    def __init__(self, workdir: str | os.PathLike):
-        """Starts a new `events.out.tfevents.*` file in `workdir`.
+    def __init__(self, workdir: str | os.PathLike, config: Mapping[str, Any]):
+        """Takes the config, which the first event starts a new `events.out.tfevents.*` file with.
 
         Call it after `jax.distributed.initialize`.
         """
-        self._writer: MetricWriter = (
-            _EventFile(workdir) if jax.process_index() == 0 else MultiWriter([])
-        )
-
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Writes the config as text, and as hyper-parameters for the HPARAMS tab."""
-        text = textwrap.indent(json.dumps(config, indent=2), "    ")  # A code block in Markdown.
-        self._writer.write_texts(0, {"config": text})
-        self._writer.write_hparams(flatten(config))
-        self._writer.flush()
+        self._workdir, self._config = workdir, config
+        self._writer: MetricWriter | None = None
+        if jax.process_index() != 0:
+            self._writer = MultiWriter([])
 
     def write_epoch(self, epoch: Mapping[str, Any]) -> None:
         """Writes the numbers of one epoch, a row of metrics.jsonl, at its step."""
-        self._writer.write_scalars(epoch["step"], {tag: epoch[k] for k, tag in _SCALARS.items()})
-        self._writer.flush()
+        with self._open() as writer:
+            writer.write_scalars(epoch["step"], {tag: epoch[k] for k, tag in _SCALARS.items()})
 
     def write_result(self, report: Mapping[str, Any]) -> None:
         """Writes a report's headline figures as `final/<name>`; the HPARAMS tab lists them too."""
-        figures = {f"final/{key}": report[key] for key in report["intervals"]}
-        self._writer.write_scalars(report["checkpoint_step"], figures)
-        self._writer.flush()
+        with self._open() as writer:
+            figures = {f"final/{key}": report[key] for key in report["intervals"]}
+            writer.write_scalars(report["checkpoint_step"], figures)
 
     def write_figures(self, step: int, figures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
         """Writes pictures as `figures/<name>`."""
-        self._writer.write_images(step, {f"figures/{k}": pixels for k, pixels in figures.items()})
-        self._writer.flush()
+        with self._open() as writer:
+            writer.write_images(step, {f"figures/{k}": pixels for k, pixels in figures.items()})
 
     def close(self) -> None:
         """Closes the file."""
-        self._writer.close()
+        if self._writer:
+            with contextlib.suppress(OSError):
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[MetricWriter]:
+        """Yields the writer, and flushes it."""
+        try:
+            if self._writer is None:
+                self._writer = _EventFile(self._workdir)
+                _write_config(self._writer, self._config)
+            yield self._writer
+            self._writer.flush()
+        except OSError as error:
+            warn(f"events for TensorBoard cannot be written any more: {error}")
+            self._writer = MultiWriter([])
+
+
+def _write_config(writer: MetricWriter, config: Mapping[str, Any]) -> None:
+    """Writes the config as text, and as hyper-parameters for the HPARAMS tab."""
+    text = textwrap.indent(json.dumps(config, indent=2), "    ")  # A code block in Markdown.
+    writer.write_texts(0, {"config": text})
+    writer.write_hparams(flatten(config))
 
 
 class _EventFile(LoggingWriter):

@@ -1,16 +1,35 @@
-"""Checkpoints of a run, kept by Orbax: the latest to resume from, the best to use."""
+"""Checkpoints of a run, kept by Orbax: the latest to resume from, the best to use.
 
+checkpoints/<step>/
+  model/         parameters and statistics, or their moving averages; all that prediction needs
+  training/      the rest of the state
+  input/         position in the stream of batches
+  progress/      history, and seconds of training
+  metrics/       numbers of the epoch; empty within an epoch
+  digests.json   SHA-256 of every file above, written before the folder gets its name
+checkpoints/<step>.damaged/   what was found damaged and set aside
+"""
+
+import contextlib
 import copy
+import hashlib
+import itertools
+import json
 import math
-from collections.abc import Callable, Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, warn, write_atomically
 from fer_jax.training.step import TrainState
 
 SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
@@ -19,85 +38,52 @@ SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
 }
 """Values of `config.best_by`, each with its score of an epoch; higher is better."""
 
+_ITEMS = ("model", "training", "input", "progress", "metrics")
+_DIGESTS = "digests.json"
+
 
 class Checkpoints:
-    """Saves a run's state asynchronously under `directory`, and restores it. `close` waits.
+    """The checkpoints in a directory, to be read."""
 
-    A checkpoint holds four items:
-      model: parameters and statistics, or their moving averages; all that prediction needs.
-      training: the rest of the state.
-      input: position in the stream of batches.
-      progress: history, and seconds of training.
-    """
+    def __init__(self, directory: Path, *, best_by: str):
+        self._directory = directory.resolve()
+        self._best_by = best_by
 
-    def __init__(
-        self, directory: epath.PathLike, *, best_by: str, latest: int = 1, create: bool = True
-    ):
-        self._score = SCORES[best_by]
-        # `max_to_keep` with `best_fn` would delete the latest checkpoint, which a run resumes from.
-        keep = AnyPreservationPolicy([LatestN(latest), BestN(n=1, get_metric_fn=self._score)])
-        self._manager = ocp.CheckpointManager(
-            epath.Path(directory).resolve(),
-            # Orbax keeps metrics beside the checkpoints only if it has a `best_fn`.
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=self._score,
-                create=create,
-            ),
-        )
+    def steps(self) -> list[int]:
+        """Returns the steps that have a checkpoint, in order."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
 
-    def save(
-        self,
-        state: TrainState,
-        position: Any,
-        progress: Mapping[str, Any],
-        metrics: Mapping[str, float],
-    ) -> None:
-        """Starts saving. A checkpoint without metrics, as within an epoch, never counts as best."""
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(state.network),
-                training=ocp.args.StandardSave(_training_part(state)),
-                input=ocp.args.JsonSave(position),
-                # A copy, because it is written in the background while the run goes on.
-                progress=ocp.args.JsonSave(copy.deepcopy(progress)),
-            ),
-            metrics=metrics,
-            force=True,
-        )
+    def find_step(self, which: str) -> int:
+        """Returns the step of the checkpoint that `which` names: "best", "latest" or a number.
 
-    def steps(self) -> set[int]:
-        """Returns the steps that have a checkpoint."""
-        return set(self._manager.all_steps())
-
-    def delete_after(self, step: int) -> None:
-        """Deletes the checkpoints of later steps, because the run goes on from this one."""
-        for later in [other for other in self.steps() if other > step]:
-            self._manager.delete(later)
-
-    def restore(self, step: int, state: TrainState) -> tuple[TrainState, Any, dict[str, Any]]:
-        """Restores the checkpoint at `step`.
-
-        Args:
-          step: step of a checkpoint.
-          state: state with the shapes, types and placement that the restored one takes.
-
-        Returns:
-          The state, the input position and the progress, as they were saved.
+        Raises:
+          UserError: there is no such checkpoint, or it is damaged; the message lists the others.
         """
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardRestore(state.network),
-                training=ocp.args.StandardRestore(_training_part(state)),
-                input=ocp.args.JsonRestore(),
-                progress=ocp.args.JsonRestore(),
-            ),
-        )
-        network = restored["model"]
-        state = state.replace(**(network if state.ema is None else {"ema": network}))
-        return state.replace(**restored["training"]), restored["input"], restored["progress"]
+        steps = self.steps()
+        scores = {step: score for step in steps if (score := self._score(step)) is not None}
+        if which == "latest" and steps:
+            found = steps[-1]
+        elif which == "best" and scores:
+            # If several are equally good, the latest, which Orbax keeps.
+            found = max(scores, key=lambda step: (scores[step], step))
+        elif which.isdecimal() and int(which) in steps:
+            found = int(which)
+        else:
+            missing = f"no checkpoint {which!r}"
+            if which == "best" and steps:
+                missing = "no best checkpoint before the run's first epoch ends"
+            raise UserError(
+                f"{missing} in {self._directory}: {_list(steps)}; say best, latest or a step"
+            )
+        if damage := self.damage(found, "model", "metrics"):
+            others = [step for step in steps if not self.damage(step, "model", "metrics")]
+            raise UserError(
+                f"checkpoint {found} in {self._directory} is damaged: {damage}; choose an intact "
+                f"one: {_list(others)}"
+            )
+        return found
 
     def restore_model(
         self, step: int, params: nnx.State, statistics: nnx.State
@@ -108,42 +94,217 @@ class Checkpoints:
           step: step of a checkpoint, see `find_step`.
           params: arrays, or abstract arrays, with the shapes, types and placement wanted.
           statistics: the same for the statistics.
-        """
-        item = ocp.args.StandardRestore({"params": params, "statistics": statistics})
-        restored = self._manager.restore(step, args=ocp.args.Composite(model=item))["model"]
-        return restored["params"], restored["statistics"]
-
-    def find_step(self, which: str) -> int:
-        """Returns the step of the checkpoint that `which` names: "best", "latest" or a number.
 
         Raises:
-          UserError: there is no such checkpoint; the message lists the existing ones.
+          UserError: the checkpoint is damaged, or belongs to another network.
         """
-        steps = sorted(self._manager.all_steps())
-        scored = {step: self._manager.metrics(step) for step in steps}
-        if which == "latest" and steps:
-            return steps[-1]
-        if which == "best" and any(scored.values()):
-            # If several are equally good, the latest, which Orbax keeps.
-            return max((self._score(metrics), step) for step, metrics in scored.items() if metrics)[
-                1
-            ]
-        if which.isdecimal() and int(which) in steps:
-            return int(which)
-        held = f"it holds {', '.join(map(str, steps))}" if steps else "it holds none"
-        raise UserError(
-            f"no checkpoint {which!r} in {self._manager.directory}: {held}; "
-            "say best, latest or a step"
+        network = {"params": params, "statistics": statistics}
+        restored = self._restore(step, model=network)["model"]
+        return restored["params"], restored["statistics"]
+
+    def restore(self, step: int, state: TrainState) -> tuple[TrainState, Any, dict[str, Any]]:
+        """Restores the checkpoint at `step`.
+
+        Args:
+          step: step of a checkpoint.
+          state: state with the shapes, types and placement that the restored one takes.
+
+        Returns:
+          The state, the input position and the progress, as they were saved.
+
+        Raises:
+          UserError: the checkpoint is damaged, or belongs to another network.
+        """
+        restored = self._restore(
+            step, model=state.network, training=_training_part(state), input=None, progress=None
+        )
+        network = restored["model"]
+        state = state.replace(**(network if state.ema is None else {"ema": network}))
+        return state.replace(**restored["training"]), restored["input"], restored["progress"]
+
+    def damage(self, step: int, *items: str) -> str:
+        """Returns what is wrong with a checkpoint's files, or "".
+
+        Args:
+          step: step of the checkpoint.
+          items: items to look at; default: all.
+        """
+        folder, items = self._directory / str(step), items or _ITEMS
+        try:
+            if missing := [item for item in items if not (folder / item).is_dir()]:
+                return f"{missing[0]} is missing"
+            if "metrics" in items and not isinstance(self._metrics(step), dict):
+                return "metrics are not numbers of an epoch"
+            try:
+                digests = json.loads((folder / _DIGESTS).read_bytes())
+            except FileNotFoundError:
+                return ""  # Older than digests.
+            for name, digest in digests.items():
+                if name.partition("/")[0] not in items:
+                    continue
+                if _sha256(folder / name) != digest:
+                    return f"{name} has changed since it was written"
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).relative_to(folder)} is missing"
+        except (OSError, ValueError, AttributeError) as error:
+            return str(error)
+        return ""
+
+    def _metrics(self, step: int) -> Any:
+        return json.loads((self._directory / str(step) / "metrics" / "metrics").read_bytes())
+
+    def _score(self, step: int) -> float | None:
+        """Returns the score of a checkpoint; None within an epoch, infinity if it is unknown."""
+        if self.damage(step, "metrics"):
+            return math.inf
+        metrics = self._metrics(step)
+        return SCORES[self._best_by](metrics) if metrics else None
+
+    def _restore(self, step: int, **items: Any) -> Mapping[str, Any]:
+        """Restores items: a tree of arrays like the one given, or for None a JSON object."""
+        folder = self._directory / str(step)
+        if damage := self.damage(step, *items):
+            raise UserError(f"{folder} is damaged: {damage}")
+        for item, tree in items.items():
+            if item == "model" and (difference := _difference(folder / item, tree)):
+                raise UserError(
+                    f"{folder} holds another network than the run's config.json: {difference}"
+                )
+        arguments = {
+            item: ocp.args.JsonRestore() if tree is None else ocp.args.StandardRestore(tree)
+            for item, tree in items.items()
+        }
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                return checkpointer.restore(folder, args=ocp.args.Composite(**arguments))
+        except Exception as error:  # TensorStore's have many types. Older runs have no digests.
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise UserError(f"{folder} cannot be restored, it may be damaged: {reason}") from error
+
+
+class CheckpointWriter(Checkpoints):
+    """The checkpoints of a run in training, saved asynchronously. `close` waits."""
+
+    def __init__(self, directory: Path, *, best_by: str):
+        """Sets damaged checkpoints aside, and says so."""
+        super().__init__(directory, best_by=best_by)
+        if jax.process_index() == 0:
+            for step in self.steps():
+                if damage := self.damage(step):
+                    self._set_aside(step, damage)
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._saving = 0
+        # `max_to_keep` with `best_fn` would delete the latest checkpoint, which a run resumes from.
+        # The one before stands in for it if it is damaged.
+        keep = AnyPreservationPolicy([LatestN(2), BestN(n=1, get_metric_fn=SCORES[best_by])])
+        self._manager = ocp.CheckpointManager(
+            epath.Path(self._directory),
+            # Orbax keeps metrics beside the checkpoints only if it has a `best_fn`.
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep,
+                best_fn=SCORES[best_by],
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+            ),
         )
 
+    def save(
+        self,
+        state: TrainState,
+        position: Any,
+        progress: Mapping[str, Any],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Starts saving. A checkpoint without metrics, as within an epoch, never counts as best.
+
+        Raises:
+          UserError: this or the last checkpoint cannot be written.
+        """
+        with self._told():
+            self._manager.wait_until_finished()
+            self._saving = int(state.step)
+            self._manager.save(
+                self._saving,
+                args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(state.network),
+                    training=ocp.args.StandardSave(_training_part(state)),
+                    input=ocp.args.JsonSave(position),
+                    # A copy, because it is written in the background while the run goes on.
+                    progress=ocp.args.JsonSave(copy.deepcopy(progress)),
+                ),
+                metrics=metrics,
+                force=True,
+            )
+
+    def delete_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, because the run goes on from this one."""
+        for later in [other for other in self.steps() if other > step]:
+            self._manager.delete(later)
+
     def wait(self) -> None:
-        """Blocks until everything saved is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until everything saved is on disk.
+
+        Raises:
+          UserError: the last checkpoint cannot be written.
+        """
+        with self._told():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and releases the directory."""
-        self.wait()
-        self._manager.close()
+        """Waits, and releases the directory. Raises what `wait` raises."""
+        with self._told():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError) as error:  # TensorStore raises the last two.
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            reason = os.strerror(int(code[1])) if code else str(error)[:300]
+            raise UserError(
+                f"cannot save step {self._saving} in {self._directory}: {reason}; mend it and "
+                "start the same command, which goes on from the checkpoint before"
+            ) from error
+
+    def _set_aside(self, step: int, damage: str) -> None:
+        folder = self._directory / str(step)
+        names = (f"{step}.damaged" + (f".{n}" if n else "") for n in itertools.count())
+        aside = next(path for name in names if not (path := self._directory / name).exists())
+        folder.rename(aside)
+        warn(f"checkpoint {folder} is damaged ({damage}); it is called {aside.name} now")
+
+    def _write_digests(self) -> None:
+        """Writes digests.json. Orbax calls it in its thread, just before it commits."""
+        if jax.process_index() == 0:
+            [folder] = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+            digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+            write_atomically(folder / _DIGESTS, json.dumps(digests, indent=1))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _difference(folder: Path, tree: Any) -> str:
+    """Returns the first array whose shape is another than that of `tree`, or ""."""
+    metadata = ocp.StandardCheckpointHandler().metadata(epath.Path(folder))
+    saved, wanted = (
+        {
+            jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+            for path, leaf in jax.tree.leaves_with_path(shapes)
+        }
+        for shapes in (metadata.tree, tree)
+    )
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            return f"{name} has shape {saved.get(name)}, not {wanted.get(name)}"
+    return ""
+
+
+def _list(steps: list[int]) -> str:
+    return f"it holds {', '.join(map(str, steps))}" if steps else "it holds none"
 
 
 def _training_part(state: TrainState) -> dict[str, Any]:

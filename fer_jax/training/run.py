@@ -1,8 +1,9 @@
 """A run's workdir while it is trained: config, checkpoints, history, events and final reports."""
 
+import contextlib
 import io
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,27 @@ from PIL import Image
 
 from fer_jax.data.records import DataSet, Records
 from fer_jax.devices import describe_devices
-from fer_jax.errors import write_atomically
+from fer_jax.errors import UserError, told, write_atomically
 from fer_jax.models import default_arguments
 from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.events import RunEvents
 from fer_jax.reporting.figures import plot_curves, to_png
 from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
-from fer_jax.training.checkpoints import SCORES, Checkpoints
+from fer_jax.training.checkpoints import SCORES, CheckpointWriter
+from fer_jax.training.lock import Lock
 from fer_jax.training.optimizer import stagnates
 from fer_jax.training.step import TrainState
 from fer_jax.workdir import (
     CHECKPOINTS,
+    CONFIG,
     FIGURES,
     METRICS,
     PAGE,
     claim_workdir,
     member_workdirs,
+    read_history,
+    read_report,
     write_history,
 )
 
@@ -47,32 +52,34 @@ class Run:
       checkpoints: checkpoints of the run.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path, data: DataSet, *, latest: int = 1):
-        """Claims the workdir; `latest` is how many of the latest checkpoints are kept.
+    def __init__(self, config: ConfigDict, workdir: Path, data: DataSet):
+        """Locks and claims the workdir.
 
         Raises:
-          UserError: the workdir belongs to another config, or cannot be written.
+          UserError: the workdir belongs to another config or a running process, or cannot be
+            written.
         """
-        _claim(workdir, config, data)
-        self.history: list[dict[str, Any]] = []
-        self.seconds = 0.0
-        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, best_by=config.best_by, latest=latest)
-        self._events = RunEvents(workdir)
-        self._events.write_config(config.to_dict())
+        with contextlib.ExitStack() as stack:
+            _claim(stack, workdir, config, data)
+            self.history: list[dict[str, Any]] = []
+            self.seconds = 0.0
+            self.checkpoints = CheckpointWriter(workdir / CHECKPOINTS, best_by=config.best_by)
+            stack.callback(self.checkpoints.close)
+            self._events = RunEvents(workdir, config.to_dict())
+            stack.callback(self._events.close)
+            self._resources = stack.pop_all()
         self._config, self._workdir, self._data = config, workdir, data
 
     def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.checkpoints.close()
-        self._events.close()
+        self._resources.close()
 
     @property
     def finished(self) -> bool:
         """Whether training is over: all epochs are done, or it stopped early."""
-        losses = [epoch["val_loss"] for epoch in self.history]
-        return len(losses) >= self._config.epochs or stagnates(self._config, losses)
+        return _is_over(self._config, self.history)
 
     @property
     def best(self) -> Mapping[str, Any]:
@@ -92,7 +99,12 @@ class Run:
     def add_epoch(
         self, state: TrainState, position: Any, *, seconds: float, **numbers: float
     ) -> None:
-        """Saves after an epoch that took `seconds`, and writes its numbers to files and events."""
+        """Saves after an epoch that took `seconds`, and writes its numbers to files and events.
+
+        Raises:
+          UserError: see `CheckpointWriter.save`.
+          OSError: metrics.jsonl cannot be written.
+        """
         self.seconds += seconds
         self.history.append({**numbers, "seconds": self.seconds})
         self._save(state, position, self.seconds, self.history[-1])
@@ -132,28 +144,62 @@ class Run:
             )
             report = write_evaluation(evaluation)
             self._events.write_result(report)
-            _write_figures(
-                self._workdir / FIGURES, self.history, evaluation.directory, self._events
-            )
-            page = self._workdir / PAGE
-            write_run_page(page, evaluation, report, history=self.history, training=training)
+            with told("figures/"):
+                _write_figures(
+                    self._workdir / FIGURES, self.history, evaluation.directory, self._events
+                )
+            _write_page(self._workdir, evaluation, report, self.history, training)
         return {"history": self.history, "best_step": step, "report": report}, probabilities
 
 
 def open_runs(
-    workdir: Path, config: ConfigDict, members: Sequence[ConfigDict], data: DataSet
-) -> Iterator[Run]:
-    """Opens the workdir of a single run, or the workdirs of an ensemble's members.
+    stack: contextlib.ExitStack,
+    workdir: Path,
+    config: ConfigDict,
+    members: Sequence[ConfigDict],
+    data: DataSet,
+) -> list[Run]:
+    """Opens the workdir of a single run, or the workdirs of an ensemble's members, until `stack`
+    closes.
 
     Raises:
       UserError: see `Run`.
     """
-    count = len(members)
-    if count > 1:
-        _claim(workdir, config, data)
-    for folder, member in zip(member_workdirs(workdir, config), members, strict=True):
-        # Members keep two, because a stop while saving may leave them an epoch apart.
-        yield Run(member, folder, data, latest=min(count, 2))
+    if len(members) > 1:
+        _claim(stack, workdir, config, data)
+    folders = member_workdirs(workdir, config)
+    return [
+        stack.enter_context(Run(member, folder, data))
+        for folder, member in zip(folders, members, strict=True)
+    ]
+
+
+def finished_result(workdir: Path, config: ConfigDict, data: DataSet) -> dict[str, Any] | None:
+    """Returns the result of `train` if the run is finished with all its reports, else None.
+
+    Raises:
+      UserError: the workdir belongs to another config.
+    """
+    if not (workdir / CONFIG).exists():
+        return None
+    _write_config(workdir, config, data, write=False)
+    results = []
+    for folder in member_workdirs(workdir, config):
+        try:
+            history = read_history(folder / METRICS)
+        except UserError:
+            return None
+        if not _is_over(config, history) or not (folder / PAGE).exists():
+            return None
+        report = read_report(folder, config.validation_split)
+        results.append(
+            {"history": history, "best_step": report["checkpoint_step"], "report": report}
+        )
+    if len(results) == 1:
+        return results[0]
+    if not (workdir / PAGE).exists():
+        return None
+    return {"members": results, "report": read_report(workdir, config.validation_split)}
 
 
 def finish_ensemble(
@@ -195,12 +241,25 @@ def finish_ensemble(
         config.views,
     )
     report = write_evaluation(evaluation, [result["report"] for result in results])
-    page = workdir / PAGE
-    write_run_page(page, evaluation, report, history=history, training=training)
+    _write_page(workdir, evaluation, report, history, training)
     return {"members": list(results), "report": report}
 
 
-def _claim(workdir: Path, config: ConfigDict, data: DataSet) -> None:
+def _is_over(config: ConfigDict, history: Sequence[Mapping[str, Any]]) -> bool:
+    losses = [epoch["val_loss"] for epoch in history]
+    return len(losses) >= config.epochs or stagnates(config, losses)
+
+
+def _claim(stack: contextlib.ExitStack, workdir: Path, config: ConfigDict, data: DataSet) -> None:
+    """Locks a workdir until `stack` closes, and writes its config.json."""
+    if jax.process_index() == 0:
+        stack.callback(Lock(workdir).release)
+    _write_config(workdir, config, data, write=jax.process_index() == 0)
+    if jax.process_index() == 0:
+        (workdir / PAGE).unlink(missing_ok=True)  # It is written again at the end.
+
+
+def _write_config(workdir: Path, config: ConfigDict, data: DataSet, *, write: bool) -> None:
     claim_workdir(
         workdir,
         config=config.to_dict(),
@@ -212,7 +271,7 @@ def _claim(workdir: Path, config: ConfigDict, data: DataSet) -> None:
             "splits": data.split_sizes,
         },
         devices=describe_devices(),
-        write=jax.process_index() == 0,
+        write=write,
     )
 
 
@@ -220,6 +279,18 @@ def mean_epoch(members: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Returns the means of the members' numbers for one epoch, with its number and step."""
     means = {key: np.mean([member[key] for member in members]).item() for key in members[0]}
     return means | {key: members[0][key] for key in ("epoch", "step")}
+
+
+def _write_page(
+    workdir: Path,
+    evaluation: Evaluation,
+    report: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    training: Records,
+) -> None:
+    """Writes the run's page, its last file: a run that has it is finished."""
+    with told(PAGE):
+        write_run_page(workdir / PAGE, evaluation, report, history=history, training=training)
 
 
 def _write_figures(

@@ -28,8 +28,8 @@ CONFIG = {
 }
 
 
-def read_values(workdir: Path) -> dict:
-    """The values of an event file by (tag, step).
+def read_values(workdir: Path, *, with_config: bool = False) -> dict:
+    """The values of an event file by (tag, step), without the config.
 
     It holds TFRecords: u64 length, u32 checksum, the event, u32 checksum.
     """
@@ -40,12 +40,14 @@ def read_values(workdir: Path) -> dict:
         events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
     assert events[0].file_version == "brain.Event:2"
-    return {(value.tag, event.step): value for event in events for value in event.summary.value}
+    values = {(value.tag, event.step): value for event in events for value in event.summary.value}
+    config = {("config/text_summary", 0), ("_hparams_/session_start_info", 0)}
+    return values if with_config else {key: values[key] for key in values.keys() - config}
 
 
 @pytest.fixture
 def events(tmp_path):
-    events = RunEvents(tmp_path)
+    events = RunEvents(tmp_path, CONFIG)
     yield events
     events.close()
 
@@ -72,9 +74,9 @@ def test_scalars_of_an_epoch_are_grouped(tmp_path, events):
 
 
 def test_the_config_is_text_and_hyper_parameters(tmp_path, events):
-    events.write_config(CONFIG)
-    written = read_values(tmp_path)
-    assert set(written) == {("config/text_summary", 0), ("_hparams_/session_start_info", 0)}
+    events.write_epoch(*make_history(1))
+    written = read_values(tmp_path, with_config=True)
+    assert set(written) >= {("config/text_summary", 0), ("_hparams_/session_start_info", 0)}
     text = written["config/text_summary", 0]
     assert text.metadata.plugin_data.plugin_name == "text"
     assert json.loads(text.tensor.string_val[0]) == CONFIG
@@ -116,7 +118,7 @@ def test_a_killed_run_loses_nothing(tmp_path):
 import os, signal, sys
 from small_runs import make_history
 from fer_jax.reporting.events import RunEvents
-events = RunEvents(sys.argv[1])
+events = RunEvents(sys.argv[1], {})
 for epoch in make_history(3):
     events.write_epoch(epoch)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -130,17 +132,27 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_quick_restart_keeps_the_first_file(tmp_path):
     for _ in range(2):
-        RunEvents(tmp_path).close()
+        events = RunEvents(tmp_path, CONFIG)
+        events.write_epoch(*make_history(1))
+        events.close()
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
 
 
 def test_only_process_0_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    events = RunEvents(tmp_path / "run")
-    events.write_config(CONFIG)
+    events = RunEvents(tmp_path / "run", CONFIG)
     events.write_epoch(*make_history(1))
     events.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_said_once(tmp_path, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    events = RunEvents(tmp_path / "file", CONFIG)
+    for epoch in make_history(2):
+        events.write_epoch(epoch)
+    events.close()
+    assert capsys.readouterr().err.count("events for TensorBoard cannot be written") == 1
 
 
 STARTUP = """
@@ -151,9 +163,9 @@ assert not heavy, heavy
 
 from fer_jax.reporting import events
 from clu import metric_writers, periodic_actions
-run = events.RunEvents(sys.argv[1])
+run = events.RunEvents(sys.argv[1], {"seed": 0})
+run.write_figures(1, {})
 assert isinstance(run._writer, metric_writers.MetricWriter)
-run.write_config({"seed": 0})
 run.close()
 figures.to_png(figures.plot_confusion_matrix([[1]], ["a"]))
 assert "matplotlib.pyplot" not in sys.modules
