@@ -6,7 +6,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,19 +59,18 @@ class RunEvents:
 
     def write_epoch(self, epoch: Mapping[str, Any]) -> None:
         """Writes the numbers of one epoch, a row of metrics.jsonl, at its step."""
-        with self._open() as writer:
-            writer.write_scalars(epoch["step"], {tag: epoch[k] for k, tag in _SCALARS.items()})
+        scalars = {tag: epoch[k] for k, tag in _SCALARS.items()}
+        self._write(lambda writer: writer.write_scalars(epoch["step"], scalars))
 
     def write_result(self, report: Mapping[str, Any]) -> None:
         """Writes a report's headline figures as `final/<name>`; the HPARAMS tab lists them too."""
-        with self._open() as writer:
-            figures = {f"final/{key}": report[key] for key in report["intervals"]}
-            writer.write_scalars(report["checkpoint_step"], figures)
+        figures = {f"final/{key}": report[key] for key in report["intervals"]}
+        self._write(lambda writer: writer.write_scalars(report["checkpoint_step"], figures))
 
     def write_figures(self, step: int, figures: Mapping[str, UInt8[np.ndarray, "h w 3"]]) -> None:
         """Writes pictures as `figures/<name>`."""
-        with self._open() as writer:
-            writer.write_images(step, {f"figures/{k}": pixels for k, pixels in figures.items()})
+        images = {f"figures/{k}": pixels for k, pixels in figures.items()}
+        self._write(lambda writer: writer.write_images(step, images))
 
     def close(self) -> None:
         """Closes the file."""
@@ -79,14 +78,13 @@ class RunEvents:
             with contextlib.suppress(OSError):
                 self._writer.close()
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[MetricWriter]:
-        """Yields the writer, and flushes it."""
+    def _write(self, write: Callable[[MetricWriter], None]) -> None:
+        """Opens the file if it is not open, writes, and flushes."""
         try:
             if self._writer is None:
                 self._writer = _EventFile(self._workdir)
                 _write_config(self._writer, self._config)
-            yield self._writer
+            write(self._writer)
             self._writer.flush()
         except OSError as error:
             warn(f"events for TensorBoard cannot be written any more: {error}")
