@@ -32,7 +32,7 @@ def make_run(workdir: Path, **config) -> Path:
             "model": {"name": "cnn", "layers": [["conv", 8], "flatten"] * 6},
         }
         | config,
-        "data": {"fingerprint": "12ab" * 16, "source": "sample"},
+        "data": {"fingerprint": "12ab" * 16, "source": "sample", "classes": list(SEVEN)},
         "devices": {"kind": "cpu", "count": 2, "processes": 1},
         "versions": {"python": "3.12.1", "jax": "0.12.0"},
     }

@@ -31,8 +31,8 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "the same command goes on from there" in errors
+    assert process.returncode == 75
+    assert "the same command goes on there" in errors
     assert "Traceback" not in errors
 
     # SIGKILL leaves no time to save, but the run still goes on from its last epoch.
@@ -41,6 +41,9 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
     while (tmp_path / "run/metrics.jsonl").read_text() == before:
         assert process.poll() is None
         time.sleep(0.1)
+    second = run("main", *flags, "--config.epochs=400")
+    assert second.returncode == 2
+    assert f"error: process {process.pid} on " in second.stderr
     process.kill()
     resumed, _ = process.communicate()
     assert "resuming" in resumed
