@@ -3,10 +3,11 @@
 import contextlib
 import errno
 import io
+import json
 import os
 import shutil
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,25 @@ from fer_jax.data.contract import (
     CLASS_NAMES,
     DATASET_NAME,
     DATASET_VERSION,
+    DIGESTS,
     FILENAME,
     IMAGE,
     IMAGE_SIZE,
     LABEL,
+    check_files,
+    damaged,
+    digest_files,
     record_dir,
 )
+
+
+class _Info(tfds.core.DatasetInfo):
+    """Adds the files' digests while the folder is still incomplete."""
+
+    def write_to_directory(self, dataset_info_dir: Any, all_metadata: bool = True) -> None:
+        super().write_to_directory(dataset_info_dir, all_metadata)
+        digests = json.dumps(digest_files(dataset_info_dir), indent=2)
+        Path(dataset_info_dir, DIGESTS).write_text(digests + "\n")
 
 
 class Fer2013(tfds.core.GeneratorBasedBuilder):
@@ -42,7 +56,7 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description="FER-2013: grey 48x48 faces, seven facial expressions.",
             homepage="https://www.kaggle.com/c/challenges-in-representation-learning-facial-"
@@ -63,8 +77,11 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in sorted(self._records)}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for record in self._records[split]:
-            yield record.name, {FILENAME: record.name, IMAGE: record.image, LABEL: record.label}
+        copies: Counter[str] = Counter()
+        for record in sorted(self._records[split], key=lambda record: record.name):
+            copies[record.content] += 1
+            key = f"{record.content}-{copies[record.content]}"
+            yield key, {FILENAME: record.name, IMAGE: record.image, LABEL: record.label}
 
 
 def is_finished(data_dir: Path) -> bool:
@@ -73,8 +90,20 @@ def is_finished(data_dir: Path) -> bool:
 
 
 def read_metadata(data_dir: Path) -> dict[str, Any]:
-    """Returns the metadata of the finished data set in `data_dir`."""
-    return dict(tfds.builder_from_directory(record_dir(data_dir)).info.metadata)
+    """Returns the metadata of the finished data set in `data_dir`.
+
+    Raises:
+      UserError: a file of the data set is missing or damaged.
+    """
+    check_files(data_dir)
+    try:
+        metadata = json.loads((record_dir(data_dir) / "metadata.json").read_bytes())
+        missing = {"source", "images", "quarantined", "fingerprint"} - set(metadata)
+        if missing or not isinstance(metadata, dict):
+            raise ValueError(f"it has no {' and '.join(sorted(missing))}")
+    except (OSError, ValueError, TypeError) as error:  # Older records have no digests.
+        raise damaged(data_dir, "metadata.json", error) from error
+    return metadata
 
 
 def remove_leftovers(data_dir: Path) -> None:
@@ -88,7 +117,8 @@ def write_records(
 ) -> None:
     """Writes `record_dir(data_dir)`, which appears once it is complete.
 
-    The order of the records depends on their names alone.
+    The order of the records depends on their contents alone, so the same images are split, drawn
+    and trained on alike, whatever their names.
     """
     tfds.display_progress_bar(show_progress)
     builder = Fer2013(records, metadata, data_dir=data_dir)

@@ -3,11 +3,13 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from PIL import Image
 
 from data_prep.images import RejectedError, fit
 from data_prep.releases import Candidate
+from fer_jax.data.contract import CLASS_NAMES
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,12 @@ class Record:
     split: str
     label: int
     image: Image.Image
+
+    @cached_property
+    def content(self) -> str:
+        """The SHA-256 of split, class and pixels; the name does not count."""
+        place = f"{self.split}\0{CLASS_NAMES[self.label]}\0".encode()
+        return hashlib.sha256(place + self.image.tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -46,10 +54,20 @@ def check(candidates: Iterable[Candidate], resize: bool) -> tuple[list[Record], 
     return records, quarantined
 
 
-def fingerprint(records: Iterable[Record]) -> str:
-    """Returns the SHA-256 of all splits, names, labels and pixels, independent of their order."""
-    digest = hashlib.sha256()
-    for record in sorted(records, key=lambda record: (record.split, record.name)):
-        digest.update(f"{record.split}\0{record.name}\0{record.label}\0".encode())
-        digest.update(record.image.tobytes())
-    return digest.hexdigest()
+def fingerprints(records: Iterable[Record]) -> dict[str, str]:
+    """Returns two digests for the metadata, which do not depend on the order of the records.
+
+    The keys are:
+      fingerprint: SHA-256 of all splits, classes and pixels. The same images have the same one,
+        whatever release and file names they come from.
+      names: SHA-256 of all names and what they name.
+    """
+    contents = [(record.content, record.name) for record in records]
+    return {
+        "fingerprint": _digest(content for content, _ in contents),
+        "names": _digest(f"{content}\0{name}" for content, name in contents),
+    }
+
+
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

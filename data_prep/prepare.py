@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.builder import is_finished, read_metadata, remove_leftovers, write_records
-from data_prep.checking import check, fingerprint
+from data_prep.checking import check, fingerprints
 from data_prep.figures import draw_class_distribution, draw_samples
 from data_prep.report import count, print_counts, write_quarantine
 from data_prep.sources import open_source
@@ -79,7 +79,7 @@ def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
             "images": len(records),
             "quarantined": len(quarantined),
             "resized": resize,
-            "fingerprint": fingerprint(records),
+            **fingerprints(records),
         }
         write_records(data_dir, records, metadata, show_progress=sys.stderr.isatty())
 

@@ -1,10 +1,15 @@
 """The contract between `data_prep`, which writes the records, and their readers."""
 
+import hashlib
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
+
+from fer_jax.errors import UserError
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """Class names by label, in the order of `fer2013.csv`; sorted folders have another order."""
@@ -15,8 +20,14 @@ IMAGE_SIZE = 48
 DATASET_NAME = "fer2013"
 DATASET_VERSION = "1.0.0"
 
+INFO_FILES = ("dataset_info.json", "features.json", "label.labels.txt", "metadata.json")
+"""Files of the records that describe them. The others, the shards, hold the images."""
+
 FILENAME, IMAGE, LABEL = "filename", "image", "label"
 """Keys of a record: its name in the source (text), uint8[48, 48, 1] image and int64 label."""
+
+DIGESTS = "digests.json"
+"""The SHA-256 of every other file of the records, by name. Older records lack it."""
 
 PUBLISHED_COUNTS = {
     "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
@@ -35,3 +46,55 @@ def to_eight_bits(levels: UInt16[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*s
 def record_dir(data_dir: str | os.PathLike) -> Path:
     """Returns the folder under `data_dir` that holds the array records and their metadata."""
     return Path(data_dir) / DATASET_NAME / DATASET_VERSION
+
+
+def digest_files(folder: str | os.PathLike) -> dict[str, str]:
+    """Returns the content of `DIGESTS` for a folder of records."""
+    files = sorted(path for path in Path(folder).iterdir() if path.name != DIGESTS)
+    return {path.name: _digest(path) for path in files}
+
+
+def check_files(data_dir: str | os.PathLike, names: Iterable[str] | None = None) -> bool:
+    """Compares files of the records with their digests, if the records have digests.
+
+    Args:
+      data_dir: folder of the records, see `record_dir`.
+      names: names of the files; default: all.
+
+    Returns:
+      Whether there are digests; older records have none.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    folder = record_dir(data_dir)
+    try:
+        digests = json.loads((folder / DIGESTS).read_bytes())
+        expected = {name: digests[name] for name in names or [*INFO_FILES, *digests]}
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise damaged(data_dir, DIGESTS, error) from error
+    for name, digest in expected.items():
+        try:
+            actual = _digest(folder / name)
+        except OSError as error:
+            raise damaged(data_dir, name, error) from error
+        if actual != digest:
+            raise damaged(data_dir, name, f"it differs from its digest in {DIGESTS}")
+    return True
+
+
+def damaged(data_dir: str | os.PathLike, name: str, reason: object) -> UserError:
+    """Returns the error about a damaged file of the records."""
+    folder = record_dir(data_dir)
+    reason = " ".join(str(getattr(reason, "strerror", None) or reason).split())
+    return UserError(
+        f"{folder / name} is damaged: {reason}; delete {folder}, then prepare the data again with "
+        f"`python -m data_prep --source PATH --data_dir {data_dir}`"
+    )
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

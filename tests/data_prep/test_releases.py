@@ -59,6 +59,20 @@ def test_zips_and_nested_and_plain_folders_agree_to_the_byte(tmp_path, convert):
             assert shard.read_bytes() == other.read_bytes()
 
 
+def test_the_same_pixels_have_the_same_fingerprint_from_a_folder_and_a_csv(tmp_path, convert):
+    expected = write_folders(tmp_path / "fer", 1)
+    usages = {"train": "Training", "public_test": "PublicTest", "private_test": "PrivateTest"}
+    rows = [
+        csv_row(label, np.frombuffer(pixels, np.uint8), usages[split])
+        for split, label, pixels in reversed(expected.values())
+    ]
+    (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    folder, table = convert(tmp_path / "fer"), convert(tmp_path / "fer2013.csv", to="table")
+    assert sorted(table.records.values()) == sorted(folder.records.values())
+    assert table.metadata["fingerprint"] == folder.metadata["fingerprint"]
+    assert table.metadata["names"] != folder.metadata["names"]
+
+
 def test_the_fingerprint_depends_on_the_labels(tmp_path, convert):
     write_folders(tmp_path / "fer", 1)
     first = convert(tmp_path / "fer").metadata["fingerprint"]
