@@ -21,7 +21,7 @@ def prepare_if_missing(data_dir: Path, source: str) -> None:
       UserError: preparation failed (it prints why), or there are several processes, which would
         race.
     """
-    if not source or (record_dir(data_dir) / "dataset_info.json").exists():
+    if not source or record_dir(data_dir).exists():
         return
     command = [sys.executable, "-m", "data_prep", "--source", source, "--data_dir", str(data_dir)]
     if jax.process_count() > 1:

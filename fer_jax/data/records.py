@@ -1,16 +1,28 @@
 """Reads splits of the array records that `python -m data_prep` wrote."""
 
+import contextlib
 import dataclasses
+import json
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from fer_jax.data.contract import FILENAME, IMAGE, IMAGE_SIZE, LABEL, record_dir
+from fer_jax.data.contract import (
+    CLASS_NAMES,
+    FILENAME,
+    IMAGE,
+    IMAGE_SIZE,
+    INFO_FILES,
+    LABEL,
+    check_files,
+    damaged,
+    record_dir,
+)
 from fer_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,13 +70,17 @@ class DataSet:
     """A prepared data set, or some of its classes.
 
     Attributes:
+      data_dir: folder of the records, absolute.
       classes: class names, in label order.
       source: kind of source that the data set was prepared from, such as "folders" or "sample".
-      fingerprint: digest of all names, labels and pixels.
+      fingerprint: digest of all splits, classes and pixels; in older records, also of all names.
       split_sizes: number of records of each split on disk, all classes included.
     """
 
-    def __init__(self, builder: "tfds.core.DatasetBuilder", classes: Collection[str] = ()):
+    def __init__(
+        self, data_dir: Path, builder: "tfds.core.DatasetBuilder", classes: Collection[str] = ()
+    ):
+        self.data_dir = data_dir.absolute()
         self._builder = builder
         self._read_before: dict[tuple[str, bool], Records] = {}
         on_disk = builder.info.features[LABEL].names
@@ -74,9 +90,8 @@ class DataSet:
             )
         self._kept = [label for label, name in enumerate(on_disk) if not classes or name in classes]
         self.classes: tuple[str, ...] = tuple(on_disk[label] for label in self._kept)
-        metadata = builder.info.metadata or {}
-        self.source = str(metadata.get("source", ""))
-        self.fingerprint = str(metadata.get("fingerprint", ""))
+        self.source = str(builder.info.metadata["source"])
+        self.fingerprint = str(builder.info.metadata["fingerprint"])
         self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
 
     def load(self, split: str, *, memory_gib: float = math.inf) -> Records:
@@ -89,11 +104,16 @@ class DataSet:
             otherwise each `read` decodes its images again.
 
         Raises:
-          UserError: there is no such split.
+          UserError: there is no such split, it has no image, or its records are damaged.
         """
         # The split precedes the choice of classes, so an image is on the same side in every run.
         records = self._load(split, memory_gib * 2**30)
         subset = records.take(np.flatnonzero(np.isin(records.labels, self._kept)))
+        if not len(subset):
+            raise UserError(
+                f"split {split!r} has no image of {', '.join(self.classes)}; choose another, "
+                "or prepare more images"
+            )
         labels = np.searchsorted(self._kept, subset.labels).astype(np.int32)
         return dataclasses.replace(subset, labels=labels)
 
@@ -113,13 +133,71 @@ class DataSet:
         size = sum(self.split_sizes[part] for part in parts) * IMAGE_SIZE**2
         key = ("+".join(parts), size <= memory)
         if key not in self._read_before:
-            self._read_before[key] = _read(self._builder, key[0], in_memory=key[1])
+            shards = [name for part in parts for name in self._builder.info.splits[part].filenames]
+            with _damage_told(
+                self.data_dir, " or ".join(shards), check_files(self.data_dir, shards)
+            ):
+                self._read_before[key] = _read(self._builder, key[0], in_memory=key[1])
         return self._read_before[key]
 
 
-def find_data_dir(configured: str | os.PathLike = "") -> Path:
-    """Returns the configured folder, else `$FER2013_DIR`, else `data/fer2013`."""
-    return Path(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
+def absent_classes(classes: Sequence[str], labels: Int[np.ndarray, " n"]) -> list[str]:
+    """Returns the names of the classes that none of the labels has."""
+    return [classes[label] for label in np.setdiff1d(np.arange(len(classes)), labels)]
+
+
+def describe_absent(classes: Sequence[str], labels: Int[np.ndarray, " n"], split: str) -> str:
+    """Returns a sentence about the classes that a split lacks; empty if it has them all."""
+    if not (absent := absent_classes(classes, labels)):
+        return ""
+    return (
+        f"The network has {len(classes)} outputs, but {split} has images of "
+        f"{len(classes) - len(absent)} classes: none of {', '.join(absent)}."
+    )
+
+
+def check_validation(
+    classes: Sequence[str], training: Records, validation: Records, split: str
+) -> None:
+    """Refuses a validation split that lacks a class of the training images.
+
+    Raises:
+      UserError: such a class.
+    """
+    untrained = absent_classes(classes, training.labels)
+    absent = absent_classes(classes, validation.labels)
+    if missing := [name for name in absent if name not in untrained]:
+        raise UserError(
+            f"the validation split {split!r} has no image of {', '.join(missing)}, which the "
+            "run trains on; prepare more images, choose another --config.validation_split, or "
+            "leave them out of --config.classes"
+        )
+
+
+def find_data_dir(configured: str | os.PathLike = "", recorded: str | os.PathLike = "") -> Path:
+    """Returns the configured folder, else `$FER2013_DIR`, else `data/fer2013`.
+
+    If only the folder that a run has `recorded` holds records, that one.
+    """
+    folder = Path(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
+    moved = recorded and not record_dir(folder).exists() and record_dir(recorded).exists()
+    return Path(recorded) if moved else folder
+
+
+def find_run_data(run: Mapping[str, Any]) -> Path:
+    """Returns the folder of the records that a run was trained on, from its config.json.
+
+    Raises:
+      UserError: it is not where it was.
+    """
+    recorded = run["data"].get("directory", "")  # Absolute; older runs lack it.
+    if recorded and record_dir(recorded).exists():
+        return Path(recorded)
+    folder = find_data_dir(run["config"]["data_dir"])
+    if not record_dir(folder).exists():
+        places = " or ".join(dict.fromkeys(filter(None, (str(recorded), str(folder)))))
+        raise UserError(f"the run's records are not in {places}; give their folder by --data_dir")
+    return folder
 
 
 def open_data_set(data_dir: Path, classes: Collection[str] = ()) -> DataSet:
@@ -137,12 +215,19 @@ def open_data_set(data_dir: Path, classes: Collection[str] = ()) -> DataSet:
     import tensorflow_datasets as tfds
 
     folder = record_dir(data_dir)
-    if not (folder / "dataset_info.json").exists():
+    if not folder.exists():
         raise UserError(
             f"no FER-2013 records in {data_dir}; make them with "
-            f"`python -m data_prep --source PATH --data_dir {data_dir}`"
+            f"`python -m data_prep --source PATH --data_dir {data_dir}`, or give their folder with "
+            "--config.data_dir"
         )
-    return DataSet(tfds.builder_from_directory(folder), classes)
+    intact = check_files(data_dir, INFO_FILES)
+    for name in INFO_FILES:
+        with _damage_told(data_dir, name, intact):
+            _check_content(name, (folder / name).read_text("utf-8"))
+    with _damage_told(data_dir, "dataset_info.json or features.json", intact):
+        builder = tfds.builder_from_directory(folder)
+        return DataSet(data_dir, builder, classes)
 
 
 def stratified_split(
@@ -159,6 +244,31 @@ def stratified_split(
         of_class = rng.permutation(np.flatnonzero(labels == label))
         aside[of_class[: int(fraction * len(of_class))]] = True
     return np.flatnonzero(~aside), np.flatnonzero(aside)
+
+
+def _check_content(name: str, text: str) -> None:
+    """Raises `ValueError` if one of `INFO_FILES` cannot be as `data_prep` wrote it."""
+    if name == "label.labels.txt":
+        if tuple(text.splitlines()) != CLASS_NAMES:
+            raise ValueError(f"it does not list {', '.join(CLASS_NAMES)}")
+        return
+    content = json.loads(text)
+    needed = ("source", "fingerprint") if name == "metadata.json" else ()
+    if not isinstance(content, dict) or not content.keys() >= set(needed):
+        raise ValueError(f"it holds no object{' with ' if needed else ''}{' and '.join(needed)}")
+
+
+@contextlib.contextmanager
+def _damage_told(data_dir: Path, name: str, intact: bool) -> Iterator[None]:
+    """Tells any error as damage of a file, unless its digest has shown that it is intact."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # TFDS and array_record raise almost any class.
+        if intact:
+            raise
+        raise damaged(data_dir, name, error or type(error).__name__) from error
 
 
 def _read(builder: "tfds.core.DatasetBuilder", split: str, *, in_memory: bool) -> Records:

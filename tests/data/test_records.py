@@ -1,7 +1,13 @@
+import random
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from small_records import make_records
 
-from fer_jax.data.contract import CLASS_NAMES, PUBLISHED_COUNTS
+from data_prep.prepare import prepare
+from fer_jax.data.contract import CLASS_NAMES, DIGESTS, INFO_FILES, PUBLISHED_COUNTS, record_dir
 from fer_jax.data.records import find_data_dir, open_data_set, stratified_split
 from fer_jax.errors import UserError
 
@@ -83,3 +89,93 @@ def test_the_data_folder_is_the_configured_one_then_the_environments(monkeypatch
     monkeypatch.setenv("FER2013_DIR", str(tmp_path))
     assert find_data_dir() == tmp_path
     assert str(find_data_dir("elsewhere")) == "elsewhere"
+
+
+def test_a_run_finds_the_folder_it_recorded_only_if_the_configured_one_has_no_records(
+    tiny_data_dir, tmp_path
+):
+    assert find_data_dir("elsewhere", str(tiny_data_dir)) == tiny_data_dir
+    assert find_data_dir(str(tiny_data_dir), str(tmp_path)) == tiny_data_dir
+    assert str(find_data_dir("elsewhere", str(tmp_path))) == "elsewhere"
+
+
+def test_the_same_images_by_other_names_are_the_same_data(tmp_path):
+    """Two images are the same; their names differ."""
+    labels = {"train": [*range(7), *range(7)] * 5, "public_test": [3, 3]}
+    one, other = (
+        open_data_set(make_records(tmp_path / name, labels, name=name))
+        for name in ("{}.png", "fer2013.csv:{}")
+    )
+    assert one.fingerprint == other.fingerprint
+    for split in ("train_80", "validation_20", "public_test"):
+        first, second = one.load(split), other.load(split)
+        np.testing.assert_array_equal(first.labels, second.labels)
+        np.testing.assert_array_equal(first.images(), second.images())
+        assert not set(first.filenames) & set(second.filenames)
+
+
+SHARD = "fer2013-train.array_record-00000-of-00001"
+OTHER_SHARD = "fer2013-public_test.array_record-00000-of-00001"
+OLD = Path(__file__).parents[1] / "fixtures/run_0_1_0/records"
+"""Records of version 0.1.0, which have no digests."""
+
+
+def flip_a_bit(file):
+    """Flips a bit among the bytes that are not padding."""
+    content = bytearray(file.read_bytes())
+    place = random.Random(0).choice([k for k, byte in enumerate(content) if byte])
+    content[place] ^= 1 << 3
+    file.write_bytes(content)
+
+
+SPOILED = {
+    "a flipped bit": flip_a_bit,
+    "cut": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "emptied": lambda file: file.write_bytes(b""),
+    "missing": Path.unlink,
+    "swapped": lambda file: shutil.copy(file.with_name(OTHER_SHARD), file),
+    "no object": lambda file: file.write_bytes(b"[]"),
+    "an empty object": lambda file: file.write_bytes(b"{}"),
+}
+
+
+def read_all(data_dir):
+    data = open_data_set(data_dir)
+    return [data.load(split) for split in data.split_sizes]
+
+
+@pytest.mark.parametrize("how", SPOILED)
+@pytest.mark.parametrize("name", [*INFO_FILES, SHARD, DIGESTS])
+def test_damage_is_told_in_a_line_that_names_the_file(tiny_data_dir, tmp_path, name, how):
+    """Without digests, only damage that the formats notice is told."""
+    noticed_by_formats = name != DIGESTS and (how != "a flipped bit" or name == SHARD)
+    for source in [tiny_data_dir, OLD] if noticed_by_formats else [tiny_data_dir]:
+        data_dir = shutil.copytree(source, tmp_path / source.name)
+        file = record_dir(data_dir) / name
+        SPOILED[how](file)
+        if name == DIGESTS and how == "missing":
+            assert len(read_all(data_dir)) == 3
+            continue
+        with pytest.raises(UserError, match=r"is damaged: .*; delete .*, then prepare") as caught:
+            read_all(data_dir)
+        message = str(caught.value)
+        assert name in (message if name == DIGESTS else message.partition(" is damaged")[0])
+        assert "\n" not in message
+        if source == tiny_data_dir:  # To prepare again is refused until it is deleted.
+            with pytest.raises(UserError, match=r"delete it first|is damaged: .*; delete"):
+                prepare("sample", data_dir, False, False)
+
+
+def test_every_flipped_bit_is_noticed(tiny_data_dir, tmp_path):
+    data_dir = shutil.copytree(tiny_data_dir, tmp_path / "records")
+    draw = random.Random(1)
+    for file in sorted(record_dir(data_dir).iterdir()):
+        content = file.read_bytes()
+        for _ in range(3):
+            spoiled = bytearray(content)
+            spoiled[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+            file.write_bytes(spoiled)
+            with pytest.raises(UserError, match="is damaged"):
+                read_all(data_dir)
+        file.write_bytes(content)
+    assert len(read_all(data_dir)) == 3
