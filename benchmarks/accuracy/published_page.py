@@ -267,6 +267,8 @@ def _sections(run: Reproduction, pictures: Path | None) -> Iterator[Sequence[str
 
 
 def _per_class(run: Reproduction) -> list[str]:
+    from fer_jax.reporting.pages import percent
+
     published = dict(zip(CLASS_NAMES, run.system.per_class, strict=False))
     headings = [SPLIT]
     for heading in ("precision", "recall", "F1"):
@@ -275,7 +277,7 @@ def _per_class(run: Reproduction) -> list[str]:
     for name, of_class in run.reports[SPLIT]["per_class"].items():
         cells = [name]
         for index, key in enumerate(("precision", "recall", "f1")):
-            cells.append(f"{100 * of_class[key]:.1f}")
+            cells.append(percent(of_class[key]))
             if published:
                 cells.append(str(published[name][index]))
         rows.append([*cells, str(of_class["support"])])

@@ -115,7 +115,7 @@ def plot_confusion_matrix(
 ) -> "Figure":
     """Draws counts and percentages of the row. Rows are true classes, columns predicted classes.
 
-    The colour shows the percentage. A class without images has a row of zeros.
+    The colour shows the percentage. A class without images has no percentages.
     """
     matrix = np.asarray(matrix)
     totals = matrix.sum(axis=1, keepdims=True)
@@ -128,7 +128,8 @@ def plot_confusion_matrix(
         axes.text(
             column,
             row,
-            f"{matrix[row, column]:,}\n{100 * share[row, column]:.0f} %",
+            f"{matrix[row, column]:,}\n"
+            + (f"{100 * share[row, column]:.0f} %" if totals[row, 0] else "\N{EN DASH}"),
             ha="center",
             va="center",
             fontsize=8.5,
@@ -252,7 +253,7 @@ def plot_precision_recall(
     recall: Float[np.ndarray, " k"],
     *,
     share: float,
-    chosen: tuple[float, float],
+    chosen: tuple[float, float] | None,
 ) -> "Figure":
     """Draws the small precision-recall curve of one class.
 
@@ -262,12 +263,14 @@ def plot_precision_recall(
       share: fraction of the images in this class, which is the precision of a random guess; drawn
         as a dotted line.
       chosen: recall and precision when the most probable class is predicted; drawn as a dot.
+        None if the class is never predicted.
     """
     figure = _new_figure(_PHONE / 2, 1.75)
     axes = figure.subplots()
     axes.axhline(100 * share, color=_GREY, linestyle=":", linewidth=1)
     axes.plot(100 * recall, 100 * precision, color=_BLUE, linewidth=1.3, drawstyle="steps-post")
-    axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=_VERMILION, markersize=5)
+    if chosen is not None:
+        axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=_VERMILION, markersize=5)
     axes.set(xlim=(0, 103), ylim=(0, 103), xticks=(0, 50, 100), yticks=(0, 50, 100))
     axes.set_xlabel("recall (%)", color=_INK, fontsize=8.5)
     axes.set_ylabel("precision (%)", color=_INK, fontsize=8.5)

@@ -30,7 +30,9 @@ def classification_metrics(
     The keys are:
       n: number of images.
       accuracy: fraction of correct predictions.
-      macro_f1: mean F1 over all `classes`; a class without images counts as 0.
+      macro_f1: mean F1 over the classes that occur in the labels or the predictions, as in
+        scikit-learn.
+      macro_recall: mean recall over the same classes; one without images counts as 0.
       weighted_f1: mean F1, weighted by support.
       nll: mean of -log p(label) in nats; a probability of zero counts as the smallest normal
         float32, 87.3 nats.
@@ -38,7 +40,7 @@ def classification_metrics(
         2017): the mean over images of |accuracy - mean confidence| of the image's bin. The 15
         equal-width bins of confidence are open on the left.
       classes: names.
-      per_class: `{class: {precision, recall, f1, support}}`, where 0 / 0 is 0.
+      per_class: `{class: {precision, recall, f1, support}}`, where 0 / 0 is None.
       confusion_matrix: counts, with a row per true class and a column per predicted class.
     Fractions lie in [0, 1].
 
@@ -55,26 +57,18 @@ def classification_metrics(
     images = _per_image(probabilities, labels)
     matrix = _confusion_matrix(images.cell, len(classes))
     correct, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    columns = zip(
-        classes,
-        _divide(correct, predicted),
-        _divide(correct, support),
-        _f1(matrix),
-        support,
-        strict=True,
-    )
+    wholes = {"precision": predicted, "recall": support, "f1": (support + predicted) / 2}
     return {
         "n": len(labels),
         **_headline(images, len(classes)),
         "classes": list(classes),
         "per_class": {
             name: {
-                "precision": float(precision),
-                "recall": float(recall),
-                "f1": float(f1),
-                "support": int(count),
+                key: float(correct[index] / whole[index]) if whole[index] else None
+                for key, whole in wholes.items()
             }
-            for name, precision, recall, f1, count in columns
+            | {"support": int(support[index])}
+            for index, name in enumerate(classes)
         },
         "confusion_matrix": matrix.tolist(),
     }
@@ -144,13 +138,16 @@ def _per_image(probabilities: np.ndarray, labels: np.ndarray) -> _PerImage:
 def _headline(images: _PerImage, classes: int) -> dict[str, float]:
     n = len(images.cell)
     matrix = _confusion_matrix(images.cell, classes)
-    f1 = _f1(matrix)
+    correct, support, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    occurs = support + predicted > 0
+    f1 = _divide(2 * correct, support + predicted)
     # The absolute sum of the gaps in a bin is the bin's size times its gap.
     gaps = np.bincount(images.bin, weights=images.gap)
     return {
         "accuracy": float(matrix.trace() / n),
-        "macro_f1": float(f1.mean()),
-        "weighted_f1": float(f1 @ matrix.sum(axis=1) / n),
+        "macro_f1": float(f1[occurs].mean()),
+        "macro_recall": float(_divide(correct, support)[occurs].mean()),
+        "weighted_f1": float(f1 @ support / n),
         "nll": float(images.loss.mean()),
         "ece": float(np.abs(gaps).sum() / n),
     }
@@ -163,10 +160,6 @@ def _losses(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, 
 
 def _confusion_matrix(cell: np.ndarray, classes: int) -> Int[np.ndarray, "classes classes"]:
     return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
-
-
-def _f1(matrix: np.ndarray) -> Float[np.ndarray, " classes"]:
-    return _divide(2 * matrix.diagonal(), matrix.sum(axis=0) + matrix.sum(axis=1))
 
 
 def _divide(part: np.ndarray, whole: np.ndarray) -> Float[np.ndarray, " classes"]:

@@ -37,8 +37,13 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda fraction: f"{100 * fraction:.1f}"
+    environment.filters["percent"] = percent
     write_atomically(path, environment.get_template(template).render(values))
+
+
+def percent(fraction: float | None) -> str:
+    """Returns a fraction in percent without the sign; for None, which stands for 0 / 0, a dash."""
+    return "\N{EN DASH}" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def inline(figure: "Figure", description: str) -> "Markup":

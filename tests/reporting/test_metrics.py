@@ -40,10 +40,7 @@ def test_agrees_with_scikit_learn():
 
     assert report["n"] == 500
     assert report["accuracy"] == sklearn_metrics.accuracy_score(labels, predicted)
-    for key, average in (("macro_f1", "macro"), ("weighted_f1", "weighted")):
-        assert report[key] == pytest.approx(
-            sklearn_metrics.f1_score(labels, predicted, average=average)
-        )
+    assert_averages_are_scikit_learns(report, labels, predicted)
     log_loss = sklearn_metrics.log_loss(labels, probabilities)
     assert report["nll"] == pytest.approx(log_loss, rel=1e-6)
     for index, name in enumerate(CLASSES):
@@ -59,6 +56,29 @@ def test_agrees_with_scikit_learn():
             "f1": f1,
             "support": support,
         }
+
+
+def assert_averages_are_scikit_learns(report, labels, predicted):
+    f1, recall = sklearn_metrics.f1_score, sklearn_metrics.recall_score
+    for key, function, average in (
+        ("macro_f1", f1, "macro"),
+        ("macro_recall", recall, "macro"),
+        ("weighted_f1", f1, "weighted"),
+    ):
+        expected = function(labels, predicted, average=average, zero_division=0)
+        assert report[key] == pytest.approx(expected), key
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 2], [1, 1, 1, 1], [0, 3, 3, 0], [2, 2, 0, 3]])
+@pytest.mark.parametrize("predicted", [[0, 1, 2, 3], [0, 0, 0, 0], [1, 3, 3, 1], [2, 2, 0, 3]])
+def test_averages_are_over_the_classes_that_occur(labels, predicted):
+    report = classification_metrics(np.eye(4)[predicted], np.array(labels), CLASSES)
+    assert_averages_are_scikit_learns(report, labels, predicted)
+    for index, name in enumerate(CLASSES):
+        row = report["per_class"][name]
+        assert (row["precision"] is None) == (index not in predicted)
+        assert (row["recall"] is None) == (index not in labels)
+        assert (row["f1"] is None) == (index not in {*labels, *predicted})
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes():
@@ -112,12 +132,12 @@ def test_the_order_of_the_images_does_not_matter():
     assert one == other
 
 
-def test_absent_classes_are_listed_with_zeros():
+def test_absent_classes_are_listed_without_numbers():
     report = classification_metrics(np.eye(4)[[1, 1]], np.array([1, 1]), CLASSES)
     assert list(report["per_class"]) == report["classes"] == list(CLASSES)
-    assert report["per_class"]["sad"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
-    assert report["macro_f1"] == 0.25
-    assert report["weighted_f1"] == 1
+    absent = {"precision": None, "recall": None, "f1": None, "support": 0}
+    assert report["per_class"]["sad"] == absent
+    assert report["macro_f1"] == report["macro_recall"] == report["weighted_f1"] == 1
 
 
 def test_is_plain_json_with_the_promised_keys():
@@ -127,6 +147,7 @@ def test_is_plain_json_with_the_promised_keys():
         "n",
         "accuracy",
         "macro_f1",
+        "macro_recall",
         "weighted_f1",
         "nll",
         "ece",
@@ -165,7 +186,8 @@ def test_intervals_are_those_of_the_metrics_drawn_again():
     draws = [random.integers(60, size=60) for _ in range(RESAMPLES)]
     few = [classification_metrics(probabilities[d], labels[d], CLASSES) for d in draws[:300]]
     intervals = confidence_intervals(probabilities, labels)
-    assert list(intervals) == ["accuracy", "macro_f1", "weighted_f1", "nll", "ece"]
+    headlines = ["accuracy", "macro_f1", "macro_recall", "weighted_f1", "nll", "ece"]
+    assert list(intervals) == headlines
     for key, (low, high) in intervals.items():
         inside = np.mean([low <= report[key] <= high for report in few])
         assert inside == pytest.approx(0.95, abs=0.04)
