@@ -18,7 +18,12 @@ from fer_jax.errors import UserError
 
 def define_flags() -> None:
     """Defines --split and --output."""
-    flags.DEFINE_string("split", None, "Images to compare on; default: the validation split.")
+    flags.DEFINE_string(
+        "split",
+        None,
+        "Images to compare on, or a folder below eval/, such as test+ten_crop; default: the "
+        "validation split.",
+    )
     flags.DEFINE_string("output", "compare.html", "Page to write.")
 
 

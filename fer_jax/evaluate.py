@@ -6,9 +6,11 @@ Example:
   python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
 
 It leaves in the workdir: eval/<split>/ with report.json, predictions.csv, report.html,
-confusion_matrix.png and samples.png.
+confusion_matrix.png and samples.png. Other data, views or checkpoints than the run's own have a
+folder of their own, such as eval/<split>+ten_crop/.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +33,10 @@ def evaluate(
     views: str | None = None,
     data_dir: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a run's checkpoint on a split, and writes `eval/<split>` into its workdir.
+    """Evaluates a run's checkpoint on a split, and writes a folder below `eval` into its workdir.
+
+    The folder is `eval/<split>` for the run's own data, views and best checkpoint. Others extend
+    its name, in this order: `+<views>`, `+step_<step>`, `+data_<start of the fingerprint>`.
 
     For an ensemble: the mean prediction of its members, and each member in its own workdir.
 
@@ -53,31 +58,53 @@ def evaluate(
     # Imported here: a wrong flag is reported at once.
     import numpy as np
 
-    from fer_jax.data.records import find_data_dir, open_data_set
+    from fer_jax.data.records import find_run_data, open_data_set
     from fer_jax.inference.trained import load_trained
-    from fer_jax.reporting.evaluation import Evaluation
+    from fer_jax.reporting.evaluation import Evaluation, variant
     from fer_jax.reporting.report import write_evaluation
-    from fer_jax.workdir import member_workdirs
+    from fer_jax.workdir import member_workdirs, read_run
 
     workdir = Path(workdir)
     model = load_trained(workdir, checkpoint, views)
-    data = open_data_set(find_data_dir(data_dir or model.config.data_dir), model.classes)
+    run = read_run(workdir)
+    data = open_data_set(Path(data_dir) if data_dir else find_run_data(run), model.classes)
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     records = data.load(split)
     probabilities = model.network_probabilities(records)
 
     def write(
-        folder: Path, step: int, probabilities: "np.ndarray", members: Sequence[dict] = ()
+        folder: Path,
+        steps: Sequence[int],
+        best: Sequence[int | None],
+        probabilities: "np.ndarray",
+        members: Sequence[dict] = (),
     ) -> dict[str, Any]:
-        evaluation = Evaluation(folder, split, step, data, records, probabilities, model.views)
+        other = variant(
+            views="" if model.views == model.config.views else model.views,
+            step=0 if steps == best else max(steps),
+            fingerprint="" if data.fingerprint == run["data"]["fingerprint"] else data.fingerprint,
+        )
+        evaluation = Evaluation(
+            folder, split, max(steps), data, records, probabilities, model.views, other
+        )
         return write_evaluation(evaluation, members)
 
-    members = []
-    if len(model.steps) > 1:
-        folders = member_workdirs(workdir, model.config)
-        members = [write(*each) for each in zip(folders, model.steps, probabilities, strict=True)]
-    return write(workdir, max(model.steps), np.mean(probabilities, axis=0), members)
+    folders = member_workdirs(workdir, model.config)
+    best = [_best_step(folder, model.config.best_by) for folder in folders]
+    each = zip(folders, model.steps, best, probabilities, strict=True)
+    members = [write(path, [s], [b], p) for path, s, b, p in each] if len(folders) > 1 else []
+    return write(workdir, list(model.steps), best, np.mean(probabilities, axis=0), members)
+
+
+def _best_step(workdir: Path, best_by: str) -> int | None:
+    """Returns the step of the best checkpoint; None if there is none yet, or it is damaged."""
+    from fer_jax.training.checkpoints import Checkpoints
+    from fer_jax.workdir import CHECKPOINTS
+
+    with contextlib.suppress(UserError):
+        return Checkpoints(workdir / CHECKPOINTS, best_by=best_by).find_step("best")
+    return None
 
 
 def define_flags() -> None:
@@ -105,8 +132,10 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     from fer_jax.reporting.report import print_report
+    from fer_jax.workdir import evaluation_dir
 
     print_report(report, f"{options.checkpoint} checkpoint of {options.workdir}, {options.split}")
+    print(f"\neverything is in {evaluation_dir(Path(options.workdir), report['folder'])}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,12 @@ from ml_collections import ConfigDict
 from fer_jax.config import check
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.prepare import prepare_if_missing
-from fer_jax.data.records import find_data_dir, open_data_set
+from fer_jax.data.records import (
+    check_validation,
+    describe_absent,
+    find_data_dir,
+    open_data_set,
+)
 from fer_jax.devices import create_mesh, device_kind, supported_dtype
 from fer_jax.errors import UserError
 from fer_jax.inference.probabilities import make_predict, predict_records
@@ -47,7 +52,7 @@ from fer_jax.training.step import (
     make_train_step,
 )
 from fer_jax.training.tracing import Trace
-from fer_jax.workdir import PAGE, PROFILE
+from fer_jax.workdir import PAGE, PROFILE, recorded_data_dir
 
 
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     workdir = Path(workdir)
 
     # 1. Data.
-    data_dir = find_data_dir(config.data_dir)
+    data_dir = find_data_dir(config.data_dir, recorded_data_dir(workdir))
     prepare_if_missing(data_dir, config.data_source)
     data = open_data_set(data_dir, config.classes)
     training = data.load(config.train_split, memory_gib=config.memory_gib)
@@ -85,6 +90,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         if jax.process_index() == 0:
             print(f"{workdir} is finished, and nothing changes; its report is {workdir / PAGE}")
         return finished
+    check_validation(data.classes, training, validation, config.validation_split)
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
 
     # 2. Network and optimiser on the devices, for one member or several.
@@ -162,6 +168,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             f"{device_kind()}; {len(training):,} images to train on and "
             f"{len(validation):,} to validate on, from {data.source} in {data_dir}"
         )
+        if absent := describe_absent(data.classes, training.labels, config.train_split):
+            table.write(absent)
         epoch = step // steps_per_epoch
         if step:
             table.write(f"resuming {workdir} after epoch {epoch}, step {step:,}")

@@ -4,6 +4,7 @@ config.json       config, versions, devices and data
 metrics.jsonl     history, one object for each epoch
 checkpoints/ figures/ profile/ report.html
 eval/<split>/     one evaluation: report.json, predictions.csv, report.html, pictures
+eval/<split>+…/   one of other data, views or checkpoints than the run's own
 member_<k>/       a member of an ensemble: a run of its own
 """
 
@@ -54,8 +55,13 @@ def member_workdirs(workdir: Path, config: Mapping[str, Any]) -> list[Path]:
 
 
 def evaluation_dir(workdir: Path, split: str) -> Path:
-    """Returns the folder of a run's evaluation on a split."""
+    """Returns the folder of a run's evaluation on a split, perhaps with a variant's ending."""
     return workdir / "eval" / split
+
+
+def recorded_data_dir(workdir: Path) -> str:
+    """Returns the absolute folder of the data of the run in `workdir`; empty if none is known."""
+    return read_run(workdir)["data"].get("directory", "") if (workdir / CONFIG).exists() else ""
 
 
 def claim_workdir(

@@ -52,7 +52,9 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "surprise" in result.stdout
     assert "n = 70" in result.stdout
-    assert (tmp_path / "run/eval/test/report.json").exists()
+    (folder,) = (tmp_path / "run/eval").glob("test*")  # The latest may not be the best.
+    assert f"everything is in {folder}" in result.stdout
+    assert (folder / "report.json").exists()
 
 
 @pytest.mark.parametrize(

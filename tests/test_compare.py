@@ -1,6 +1,7 @@
 """Runs side by side: printed and written results against counts by hand, and refusals."""
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -13,7 +14,13 @@ from scipy.stats import binomtest
 from small_runs import SEVEN, make_evaluation, make_run
 
 from fer_jax.errors import UserError
-from fer_jax.reporting.comparison import compare_pairs, read_runs
+from fer_jax.reporting.comparison import (
+    compare_pairs,
+    describe_data,
+    print_comparison,
+    read_runs,
+    write_comparison,
+)
 
 
 def evaluate(workdir, *, split="validation_20", **options):
@@ -59,6 +66,27 @@ def test_pairs_images_by_their_file_names(runs):
     assert pair.p_holm == pair.p
     assert pair.difference[0] == pytest.approx((len(right[0]) - len(right[1])) / 400)
     assert [run.metrics["accuracy"] for run in read] == [len(names) / 400 for names in right]
+
+
+def test_data_of_different_fingerprints_are_said(runs, tmp_path, capsys):
+    for workdir, fingerprint in zip(runs, ("ab12" * 16, "cd34" * 16, ""), strict=True):
+        report = workdir / "eval/validation_20/report.json"
+        report.write_text(json.dumps({"data_fingerprint": fingerprint} if fingerprint else {}))
+    split, read = read_runs(runs)
+    pairs = compare_pairs(read)
+    print_comparison(split, read, pairs)
+    write_comparison(tmp_path / "page.html", split, read, pairs)
+    said = "data of different fingerprints: ab12ab12ab12 for A, cd34cd34cd34 for B."
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "page.html").read_text()
+    assert not describe_data([read[0], read[2]])
+
+
+def test_other_views_are_compared_by_their_folder(runs):
+    for workdir in runs:
+        evaluation = workdir / "eval/validation_20"
+        evaluation.rename(evaluation.with_name("validation_20+ten_crop"))
+    assert read_runs(runs, "validation_20+ten_crop")[0] == "validation_20+ten_crop"
 
 
 def test_three_runs_make_three_pairs_and_holm(runs):

@@ -31,6 +31,7 @@ class ComparedRun(NamedTuple):
       history: content of metrics.jsonl.
       metrics: `classification_metrics` on the split, and their `intervals`.
       correct: whether each image is predicted correctly, in the image order of the first run.
+      fingerprint: that of the data evaluated; empty if unknown, as in older reports.
     """
 
     letter: str
@@ -39,6 +40,7 @@ class ComparedRun(NamedTuple):
     history: Sequence[Mapping[str, Any]]
     metrics: Mapping[str, Any]
     correct: Bool[np.ndarray, " n"]
+    fingerprint: str
 
 
 class Pair(NamedTuple):
@@ -102,6 +104,7 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
                 history=read_history(workdir / METRICS),
                 metrics=metrics,
                 correct=probabilities.argmax(axis=1) == labels,
+                fingerprint=own.fingerprint,
             )
         )
     return split, runs
@@ -126,6 +129,18 @@ def compare_pairs(runs: Sequence[ComparedRun]) -> list[Pair]:
         )
     adjusted = holm([pair.p for pair in pairs])
     return [pair._replace(p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def describe_data(runs: Sequence[ComparedRun]) -> str:
+    """Returns a sentence if the runs were evaluated on different data; else an empty text."""
+    known = {run.letter: run.fingerprint[:12] for run in runs if run.fingerprint}
+    if len(set(known.values())) < 2:
+        return ""
+    each = ", ".join(f"{fingerprint} for {letter}" for letter, fingerprint in known.items())
+    return (
+        "The images have the same names and labels, but the runs were evaluated on data of "
+        f"different fingerprints: {each}."
+    )
 
 
 def _match(one: Predictions, other: Predictions, which: str) -> list[int]:
@@ -157,6 +172,8 @@ def print_comparison(split: str, runs: Sequence[ComparedRun], pairs: Sequence[Pa
     console.print(f"{split}, {runs[0].metrics['n']:,} images")
     for run in runs:
         console.print(run.letter, run.workdir, soft_wrap=True, markup=False)
+    if note := describe_data(runs):
+        console.print(note)
     table = Table("run", box=box.SIMPLE_HEAD)
     for heading in ("accuracy (95 %)", "macro F1", "NLL", "ECE", "epochs", "images/s"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -202,6 +219,8 @@ def write_comparison(
     """
 
     facts = [{key: json.dumps(value) for key, value in flatten(run.facts).items()} for run in runs]
+    for each in facts:
+        each.pop("data.directory", None)  # The fingerprint tells whether the data differ.
     keys = dict.fromkeys(itertools.chain(*facts))
     histories = {run.letter: run.history for run in runs}
     write_page(
@@ -209,6 +228,7 @@ def write_comparison(
         "compare.html",
         split=split,
         runs=runs,
+        note=describe_data(runs),
         pairs=pairs,
         headlines=HEADLINES,
         speeds=[describe_speed(run.history, run.facts["config"]) for run in runs],

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,8 @@ class Evaluation:
       records: the n records of the split.
       probabilities: Float[n, classes], rows that sum to 1.
       views: name of the views over which `probabilities` are averaged.
+      variant: end of the folder's name, see `variant`; empty for the run's own data, views and
+        best checkpoint.
 
     Raises:
       ValueError: the numbers of rows, labels and file names differ.
@@ -41,6 +44,7 @@ class Evaluation:
     records: Records
     probabilities: Float[np.ndarray, "n classes"]
     views: str = "one"
+    variant: str = ""
 
     def __post_init__(self):
         names, labels = len(self.records.filenames), len(self.records.labels)
@@ -53,7 +57,7 @@ class Evaluation:
     @property
     def directory(self) -> Path:
         """The folder for the files of this evaluation."""
-        return evaluation_dir(self.workdir, self.split)
+        return evaluation_dir(self.workdir, self.split + self.variant)
 
     @property
     def predicted(self) -> Int[np.ndarray, " n"]:
@@ -85,24 +89,57 @@ class Evaluation:
         return table.getvalue()
 
 
+def variant(*, views: str = "", step: int = 0, fingerprint: str = "") -> str:
+    """Returns the end of an evaluation's folder, as in `eval/test+ten_crop+step_1200`.
+
+    Args:
+      views: views other than the run's.
+      step: step of a checkpoint other than the run's best.
+      fingerprint: fingerprint of data other than the run's.
+    """
+    parts = (views, step and f"step_{step}", fingerprint and f"data_{fingerprint[:12]}")
+    return "".join(f"+{part}" for part in parts if part)
+
+
+def _command(workdir: Path, name: str) -> str:
+    """Returns the command that makes the evaluation in a folder of this name."""
+    split, *parts = name.split("+")
+    options = [f"--workdir={workdir}", f"--split={split}"]
+    for part in parts:
+        kind, _, value = part.partition("_")
+        known = {"step": f"--checkpoint={value}", "data": "--data_dir=DIR"}
+        options.append(known.get(kind, f"--views={part}"))
+    return f"`python -m fer_jax.evaluate {' '.join(options)}`"
+
+
 class Predictions(NamedTuple):
-    """The content of a predictions.csv, in the file's order."""
+    """The content of a predictions.csv, in the file's order, and its data's fingerprint."""
 
     filenames: Sequence[str]
     labels: Int[np.ndarray, " n"]
     probabilities: Float[np.ndarray, "n classes"]
     classes: Sequence[str]
+    fingerprint: str
 
 
 def read_predictions(workdir: Path, split: str) -> Predictions:
-    """Reads the predictions.csv of a run's evaluation on a split.
+    """Reads the predictions.csv of a run's evaluation.
+
+    Args:
+      workdir: folder of the run.
+      split: name of the evaluation's folder: a split, perhaps with a `variant`.
+
+    Returns:
+      The predictions. The fingerprint is empty if report.json lacks it, as in older versions.
 
     Raises:
-      UserError: the file is missing or damaged.
+      UserError: a file is missing or damaged.
     """
-    path = evaluation_dir(workdir, split) / "predictions.csv"
-    command = f"`python -m fer_jax.evaluate --workdir={workdir} --split={split}`"
+    folder = evaluation_dir(workdir, split)
+    path, command = folder / "predictions.csv", _command(workdir, split)
     try:
+        report = folder / "report.json"
+        about = json.loads(report.read_bytes()) if report.exists() else {}
         with open(path, newline="", encoding="utf-8") as file:
             (_, _, _, *classes), *rows = csv.reader(file)
         if not rows:
@@ -112,10 +149,11 @@ def read_predictions(workdir: Path, split: str) -> Predictions:
             labels=np.array([classes.index(row[1]) for row in rows]),
             probabilities=np.array([row[3:] for row in rows], np.float64),
             classes=classes,
+            fingerprint=about.get("data_fingerprint", ""),
         )
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir} has no predictions for {split}; make them with {command}"
         ) from error
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"cannot read {path}: {error}; make it again with {command}") from error

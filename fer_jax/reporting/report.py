@@ -1,30 +1,34 @@
-"""The report on an evaluation: the files in `eval/<split>`, and the table that is printed."""
+"""The report on an evaluation: the files in its folder, and the table that is printed."""
 
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fer_jax.data.records import describe_absent
 from fer_jax.errors import write_atomically
 from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.figures import plot_confusion_matrix, plot_samples, to_png
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
+from fer_jax.reporting.pages import percent
 from fer_jax.reporting.run_page import write_run_page
-from fer_jax.workdir import PAGE
+from fer_jax.workdir import PAGE, read_run
 
 
 def write_evaluation(
     evaluation: Evaluation, members: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Writes an evaluation into the run's `eval/<split>` and returns its report.
+    """Writes an evaluation into its folder below the run's `eval` and returns its report.
 
     Each file is written atomically:
-      report.json: `classification_metrics`; `intervals` from `confidence_intervals`;
-        `checkpoint_step`; `views`; and for an ensemble `members`: the number `n`, the list
-        `accuracy`, its `mean` and its standard deviation `sd`.
+      report.json: `classification_metrics`; `intervals` from `confidence_intervals`; `folder`, its
+        name; `checkpoint_step`; `views`; `data_fingerprint` of the data evaluated, and
+        `run_data_fingerprint` of the data trained on; `notes`, sentences about what could mislead;
+        and for an ensemble `members`: the number `n`, the list `accuracy`, its `mean` and its
+        standard deviation `sd`.
       predictions.csv: see `Evaluation.to_csv`.
       confusion_matrix.png.
       samples.png: the images of `Evaluation.samples`.
@@ -42,8 +46,12 @@ def write_evaluation(
     probabilities, classes = evaluation.probabilities, evaluation.data.classes
     report = classification_metrics(probabilities, records.labels, classes)
     report["intervals"] = confidence_intervals(probabilities, records.labels)
+    report["folder"] = directory.name
     report["checkpoint_step"] = int(evaluation.checkpoint_step)
     report["views"] = evaluation.views
+    report["data_fingerprint"] = evaluation.data.fingerprint
+    report["run_data_fingerprint"] = read_run(evaluation.workdir)["data"]["fingerprint"]
+    report["notes"] = list(_notes(evaluation, report))
     if members:
         accuracies = [member["accuracy"] for member in members]
         report["members"] = {
@@ -72,6 +80,18 @@ def write_evaluation(
     return report
 
 
+def _notes(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[str]:
+    evaluated, trained = report["data_fingerprint"], report["run_data_fingerprint"]
+    if evaluated != trained:
+        yield (
+            f"The data (fingerprint {evaluated[:12]}) are not those that the run was trained on "
+            f"(fingerprint {trained[:12]})."
+        )
+    labels = evaluation.records.labels
+    if absent := describe_absent(evaluation.data.classes, labels, evaluation.split):
+        yield absent
+
+
 def print_report(report: Mapping[str, Any], title: str) -> None:
     """Prints a report of `write_evaluation`: a table of the classes, then the headline figures.
 
@@ -87,7 +107,7 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
     for heading in ("precision", "recall", "F1", "support"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, row in report["per_class"].items():
-        percents = (f"{100 * row[key]:.1f}" for key in ("precision", "recall", "f1"))
+        percents = (percent(row[key]) for key in ("precision", "recall", "f1"))
         table.add_row(name, *percents, f"{row['support']:,}")
 
     headline = Table.grid(padding=(0, 2))
@@ -104,6 +124,8 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
             f"n = {members['n']}; {least:.2f} to {greatest:.2f} %)",
         )
     headline.add_row("macro F1", f"{100 * report['macro_f1']:.2f} %")
+    if "macro_recall" in report:  # Older reports lack it.
+        headline.add_row("macro recall", f"{100 * report['macro_recall']:.2f} %")
     headline.add_row("weighted F1", f"{100 * report['weighted_f1']:.2f} %")
     headline.add_row("NLL", f"{report['nll']:.4f} nats")
     headline.add_row("ECE", f"{100 * report['ece']:.2f} %")
@@ -113,3 +135,5 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
     console = Console(width=80, highlight=False)
     console.print(table)
     console.print(headline)
+    for note in report.get("notes", ()):  # Older reports have none.
+        console.print(f"\n{note}", markup=False)

@@ -32,6 +32,7 @@ def _percent(fraction: float) -> str:
 HEADLINES = {
     "accuracy": ("accuracy", _percent),
     "macro_f1": ("macro F1", _percent),
+    "macro_recall": ("macro recall", _percent),
     "weighted_f1": ("weighted F1", _percent),
     "nll": ("NLL (nats)", "{:.3f}".format),
     "ece": ("ECE", _percent),
@@ -138,7 +139,7 @@ def _precision_recall(
             precision,
             recall,
             share=row["support"] / report["n"],
-            chosen=(row["recall"], row["precision"]),
+            chosen=None if row["precision"] is None else (row["recall"], row["precision"]),
         )
         average = float(average_precision_score(truth, score))
         yield name, average, inline(figure, f"Precision by recall for class {name}")

@@ -269,6 +269,7 @@ def _write_config(workdir: Path, config: ConfigDict, data: DataSet, *, write: bo
             "source": data.source,
             "classes": data.classes,
             "splits": data.split_sizes,
+            "directory": str(data.data_dir),
         },
         devices=describe_devices(),
         write=write,

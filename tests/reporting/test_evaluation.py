@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from small_runs import make_evaluation, make_run
 
 from fer_jax.errors import UserError
-from fer_jax.reporting.evaluation import read_predictions
+from fer_jax.reporting.evaluation import read_predictions, variant
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
 from fer_jax.reporting.report import print_report, write_evaluation
 
@@ -31,8 +32,12 @@ def test_leaves_the_contracts_files(tmp_path):
     assert report == {
         **classification_metrics(given.probabilities, given.records.labels, CLASSES),
         "intervals": confidence_intervals(given.probabilities, given.records.labels),
+        "folder": "test",
         "checkpoint_step": 1234,
         "views": "ten_crop",
+        "data_fingerprint": "ab12" * 16,
+        "run_data_fingerprint": "12ab" * 16,
+        "notes": report["notes"],
     }
     for name in pictures:
         with Image.open(folder / name) as image:
@@ -60,6 +65,15 @@ def test_predictions_read_back_exactly(tmp_path):
     assert saved.classes == list(CLASSES)
     np.testing.assert_array_equal(saved.labels, given.records.labels)
     np.testing.assert_array_equal(saved.probabilities.astype(np.float32), given.probabilities)
+    assert saved.fingerprint == given.data.fingerprint
+
+
+def test_the_command_for_a_missing_variant_makes_it(tmp_path):
+    name = f"test{variant(views='flip', step=12, fingerprint='ab12' * 16)}"
+    assert name == "test+flip+step_12+data_ab12ab12ab12"
+    command = f"--workdir={tmp_path} --split=test --views=flip --checkpoint=12 --data_dir=DIR`"
+    with pytest.raises(UserError, match=re.escape(command)):
+        read_predictions(tmp_path, name)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +111,7 @@ def test_printed_report_is_plain_and_fits_80_columns(tmp_path, capsys):
     given = make_evaluation(tmp_path, 50, classes=CLASSES)
     classes = ("a name " * 12, "happy", "neutral")
     report = classification_metrics(given.probabilities, given.records.labels, classes)
-    report |= {"checkpoint_step": 1234, "views": "one"}
+    report |= {"checkpoint_step": 1234, "views": "one", "notes": ["A note [/of] words. " * 9]}
     print_report(report, "private_test, best checkpoint")
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
@@ -114,5 +128,15 @@ def test_standard_error_of_the_accuracy(capsys):
     right = np.arange(100) < 25
     probabilities = np.eye(2)[np.where(right, 0, 1)]
     report = classification_metrics(probabilities, np.zeros(100, int), ("a", "b"))
-    print_report(report | {"checkpoint_step": 7, "views": "one"}, "title")
+    print_report(report | {"checkpoint_step": 7, "views": "one", "notes": []}, "title")
     assert "25.00 ± 4.33 %" in capsys.readouterr().out
+
+
+def test_zero_by_zero_is_a_dash_in_the_printed_table(capsys):
+    """Class b is predicted but has no images; class c has images but is never predicted."""
+    report = classification_metrics(np.eye(4)[[0, 1, 0]], np.array([0, 0, 2]), tuple("abcd"))
+    print_report(report | {"checkpoint_step": 7, "views": "one", "notes": []}, "title")
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["b", "0.0", "\N{EN DASH}", "0.0", "0"] in rows
+    assert ["c", "\N{EN DASH}", "0.0", "0.0", "1"] in rows
+    assert ["d", *"\N{EN DASH}" * 3, "0"] in rows

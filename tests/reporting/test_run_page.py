@@ -79,7 +79,7 @@ def test_every_part_is_there(run_page):
         assert part in page.text
     for fact in ("12ab" * 16, "ab12" * 16, "2 x cpu", "sample", "0.12.0", "0:12:00", "2,000"):
         assert fact in page.text
-    for key in ("accuracy", "macro_f1", "weighted_f1", "ece"):
+    for key in ("accuracy", "macro_f1", "macro_recall", "weighted_f1", "ece"):
         low, high = report["intervals"][key]
         assert f"{100 * report[key]:.1f} %" in page.text
         assert f"{100 * low:.1f} % to {100 * high:.1f} %" in page.text
@@ -172,13 +172,15 @@ def test_hostile_names_are_text(tmp_path):
     assert html.escape(HOSTILE, quote=False) in path.read_text()
 
 
-def test_an_evaluation_has_no_training(tmp_path):
+def test_an_evaluation_has_no_training_and_says_that_its_data_are_other_ones(tmp_path):
     evaluation = make_evaluation(make_run(tmp_path / "run"), 30)
-    write_evaluation(evaluation)
+    (note,) = write_evaluation(evaluation)["notes"]
+    assert "(fingerprint ab12ab12ab12) are not those that the run was trained on" in note
     page = Page(evaluation.directory / "report.html")
     assert "Throughput" not in page.text
     assert "Augmentation" not in page.text
     assert "Calibration" in page.text
+    assert note in page.text
 
 
 def test_a_model_without_mistakes_and_classes_without_images(tmp_path):
@@ -189,6 +191,8 @@ def test_a_model_without_mistakes_and_classes_without_images(tmp_path):
     assert "There are none." in page.text
     absent = sum(not row["support"] for row in report["per_class"].values())
     assert page.text.count("has no images") == absent > 0
+    # Without images and predictions, a class has neither figures nor percentages.
+    assert page.text.count("\N{EN DASH}") >= absent * (4 + 7)
 
 
 def test_a_run_without_config_is_told_in_one_line(tmp_path):
