@@ -18,7 +18,7 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 
 from fer_jax import stopping
 from fer_jax.config import load_config, suggest
-from fer_jax.errors import DISK_ERRORS, UserError
+from fer_jax.errors import DISK_ERRORS, UserError, user_path
 
 COMMANDS = {
     "prepare": (
@@ -96,6 +96,28 @@ def define_config(default: str | None = None, *, what: str) -> flags.FlagHolder:
     return holder
 
 
+def define_path(
+    name: str, help: str, default: str | None = None, *, required: bool = False
+) -> None:
+    """Defines a flag whose value is a `Path`, or None."""
+    parser = _PathParser()
+    serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
+    flags.DEFINE(parser, name, default, help, serializer=serializer, required=required)
+
+
+class _PathParser(flags.ArgumentParser):
+    """Reads a path, and refuses one that no file can have."""
+
+    def parse(self, argument: str | Path) -> Path:
+        try:
+            return user_path(str(argument))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    def flag_type(self) -> str:
+        return "path"
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Loads the config, and refuses flags for knobs that the config does not have."""
 
@@ -115,9 +137,11 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 class _WordsParser(TupleParser):
-    """Reads `angry,happy` as two words; ml_collections reads it as one."""
+    """Reads `angry,happy` as two words and "" as none; ml_collections reads either as one."""
 
     def parse(self, argument: Any) -> tuple:
+        if argument == "":
+            return ()
         values = super().parse(argument)
         if len(values) == 1 and isinstance(values[0], str) and values[0] == argument:
             return tuple(word.strip() for word in argument.split(","))

@@ -24,7 +24,7 @@ def define_flags() -> None:
         "Images to compare on, or a folder below eval/, such as test+ten_crop; default: the "
         "validation split.",
     )
-    flags.DEFINE_string("output", "compare.html", "Page to write.")
+    cli.define_path("output", "Page to write.", "compare.html")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -109,13 +109,13 @@ def _best_step(workdir: Path, best_by: str) -> int | None:
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    cli.define_path("workdir", "Folder of the run.", required=True)
     flags.DEFINE_string("split", None, "Images to evaluate on, for example test.", required=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_enum(
         "views", None, ["one", "flip", "ten_crop"], "Views to average over; default: the run's."
     )
-    flags.DEFINE_string("data_dir", None, "Folder of the records; default: the run's.")
+    cli.define_path("data_dir", "Folder of the records; default: the run's.")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from fer_jax import cli
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, check_folder, check_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    cli.define_path("workdir", "Folder of the run.", required=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
     flags.DEFINE_bool(
@@ -40,7 +40,7 @@ def define_flags() -> None:
         False,
         "Draw Grad-CAM heat maps of the regions behind each label; needs --output.",
     )
-    flags.DEFINE_string("output", None, "Folder for copies with boxes, labels, heat maps.")
+    cli.define_path("output", "Folder for copies with boxes, labels, heat maps.")
     flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Format of the output.")
 
 
@@ -51,7 +51,11 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("name a picture, a folder, a pattern, a video or camera:0 to predict")
     if options.explain and not options.output:
         raise UserError("--explain draws heat maps; choose where with --output=FOLDER")
-    output = Path(options.output) if options.output else None
+    for name in names:
+        check_path(name)
+    output: Path | None = options.output
+    if output:
+        check_folder("--output", output)
 
     # Imported here so that a wrong flag is reported at once.
     from fer_jax.inference.sources import find_frames, is_camera

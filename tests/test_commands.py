@@ -79,6 +79,13 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
         (["main", *SMALL, "--config.classes=angry,angry"], "give two or more different names"),
         (["summary", *SMALL, "--config.plateau.factor=2"], "factor is 2.0; give a fraction"),
         (["main", *SMALL, "stray"], "unexpected 'stray'"),
+        (["main", *SMALL, "--num_processes=0"], "flag --num_processes=0: 0 is not a positive"),
+        (["main", *SMALL, "--coordinator_address=auto"], "auto needs a TPU pod, SLURM or MPI"),
+        (["main", *SMALL, "--process_id=1"], "need --coordinator_address"),
+        (["main", *SMALL, "--workdir="], "flag --workdir=: the path is empty"),
+        (["main", *SMALL, "--workdir=README.md/run"], "README.md is a file; choose another"),
+        (["evaluate", f"--workdir={256 * 'x'}", "--split=test"], "256 bytes; give 255 or fewer"),
+        (["compare", "--output=~nouser/x"], "~nouser is no user's home folder"),
         (["main", *SMALL, "--config.data_dir=nowhere"], "python -m data_prep"),
         (["evaluate", "--workdir=nowhere", "--split=test"], "nowhere is no workdir of a run"),
         (["evaluate", "--split=test"], "--workdir"),
@@ -88,7 +95,7 @@ def test_trains_stops_resumes_and_evaluates(tiny_data_dir, tmp_path):
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
 def test_a_mistake_ends_in_one_line_and_status_2(flags, message, tmp_path):
-    if "--workdir=nowhere" not in flags and flags[0] == "main":
+    if flags[0] == "main" and "--workdir" not in flags[-1]:
         flags = [*flags, f"--workdir={tmp_path / 'run'}"]
     result = run(*flags)
     assert result.returncode == 2, result.stderr
@@ -157,11 +164,13 @@ def test_prepares_the_source_that_a_config_names(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("classes", ["angry,happy,sad", "('angry', 'happy', 'sad')"])
-def test_classes_are_words_between_commas_or_a_tuple(classes):
+@pytest.mark.parametrize(
+    ("classes", "count"), [("angry,happy,sad", 3), ("('angry', 'happy', 'sad')", 3), ("", 7)]
+)
+def test_classes_are_words_between_commas_or_a_tuple(classes, count):
     flags = ("--config=cnn", f"--config.classes={classes}", "--config.model.layers=('flatten',)")
     result = run("summary", *flags, "--format=json")
-    assert json.loads(result.stdout)["total"] == (48 * 48 + 1) * 3
+    assert json.loads(result.stdout)["total"] == (48 * 48 + 1) * count
 
 
 PROGRAM = """

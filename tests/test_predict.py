@@ -143,6 +143,13 @@ def test_prints_a_table(album, trained_workdir):
         (["--workdir=w", "{album}/a.png", "nowhere.png"], "'nowhere.png'"),
         (["--workdir=w", "{album}/*.gif"], "*.gif'"),
         (["--workdir=w", "{empty}"], "holds no picture or video"),
+        (["--workdir=w", ""], "the path is empty; give one"),
+        (["--workdir=w", "{album}", 256 * "x"], "a name in the path has 256 bytes"),
+        (["--workdir=w", "{album}", "--output="], "flag --output=: the path is empty"),
+        (
+            ["--workdir=w", "{album}", "--output={album}/a.png/x"],
+            "cannot be a folder: {album}/a.png is a file",
+        ),
         (["--workdir=w", "camera:987"], "cannot open camera:987"),
         (["--workdir=w", "camera:x"], "cannot open camera:x"),
         (["--workdir=w", "camera:0", "{album}"], "give it alone"),
@@ -155,7 +162,7 @@ def test_a_mistake_ends_in_one_line_and_status_2(arguments, message, album, tmp_
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
-    assert message in result.stderr
+    assert message.format(album=album) in result.stderr
 
 
 class FakePredictor:
