@@ -9,7 +9,7 @@ from flax import nnx
 
 from fer_jax.errors import UserError
 from fer_jax.models import cnn, convnext, densenet, efficientnet, resnet, vgg
-from fer_jax.models.layers import Classifier
+from fer_jax.models.layers import Classifier, is_whole
 
 MODELS: dict[str, Callable[..., Classifier]] = {
     "cnn": cnn.cnn,
@@ -22,16 +22,25 @@ MODELS: dict[str, Callable[..., Classifier]] = {
 }
 
 _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
-    int: ("a whole number", lambda value: isinstance(value, int)),
-    float: ("a number", lambda value: isinstance(value, int | float)),
+    int: ("a whole number", is_whole),
+    float: ("a number", lambda value: is_whole(value) or isinstance(value, float)),
     str: ("text", lambda value: isinstance(value, str)),
     Sequence[int]: (
         "a list of whole numbers",
-        lambda value: isinstance(value, list | tuple) and all(isinstance(n, int) for n in value),
+        lambda value: isinstance(value, list | tuple) and all(map(is_whole, value)),
     ),
     Sequence[str | tuple]: ("a list", lambda value: isinstance(value, list | tuple)),
 }
 """Types of the networks' arguments, each with its name in messages and a test for values."""
+
+_COUNT = ("1 or more, up to 1,048,576", lambda number: 0 < number <= 2**20)
+_DEPTH = ("1 or more, up to 1,000", lambda number: 0 < number <= 1000)
+_RATE = ("a fraction in [0, 1)", lambda number: 0 <= number < 1)
+_RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(("blocks", "depth", "depths"), _DEPTH),
+    **dict.fromkeys(("dropout", "stochastic_depth"), _RATE),
+}
+"""Numbers that arguments take, by argument; those of the others are `_COUNT`."""
 
 
 def create_model(
@@ -108,6 +117,9 @@ def _check(key: str, value: Any, annotation: Any) -> None:
     kind, fits = _KINDS.get(annotation, ("", lambda value: True))
     if not fits(value):
         raise UserError(f"model.{key} is {value!r}; give {kind}")
-    for number in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(number, int) and number < 1 and not key.startswith("frozen"):
-            raise UserError(f"model.{key} is {value}; give 1 or more")
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if key.startswith("frozen"):  # Each network says how much of it can be frozen.
+        return
+    advice, holds = _RANGES.get(key, _COUNT)
+    if not all(holds(number) for number in numbers if isinstance(number, int | float)):
+        raise UserError(f"model.{key} is {value}; give {advice}")

@@ -14,7 +14,7 @@ from fer_jax.kernels.batch_norm import BatchNorm
 from fer_jax.kernels.convolution import Conv
 from fer_jax.kernels.initializers import glorot_uniform
 from fer_jax.kernels.max_pool import max_pool
-from fer_jax.models.layers import Classifier, flatten
+from fer_jax.models.layers import Classifier, flatten, is_whole
 
 # Keras's defaults, with which the published systems were trained.
 _GLOROT_UNIFORM = glorot_uniform()
@@ -57,7 +57,8 @@ def cnn(
       rngs: generators of the initial parameters.
 
     Raises:
-      UserError: a layer is unknown, or its numbers do not fit; the message names the layer.
+      UserError: a layer is unknown, its numbers do not fit (the message names the layer), or more
+        layers are frozen than there are.
     """
     modules: list[Callable] = []
     shape: Shape = (image_size, image_size, channels)
@@ -72,6 +73,8 @@ def cnn(
         modules += added
     if len(shape) != 1:
         raise UserError(f"layers end in shape {shape}; add 'flatten' before the first 'dense'")
+    if not 0 <= frozen <= len(modules):
+        raise UserError(f"model.frozen is {frozen}; give 0 to {len(modules)}")
     return Classifier(
         nnx.Sequential(*modules),
         shape[0],
@@ -138,7 +141,7 @@ def _max_pool(shape: Shape, size: int = 2, **_) -> Built:
 
 
 def _dropout(shape: Shape, rate: float, **_) -> Built:
-    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+    if not (is_whole(rate) or isinstance(rate, float)) or not 0 <= rate < 1:
         raise UserError(f"rate is {rate!r}; give 0 or more, and less than 1")
     return [nnx.Dropout(rate)], shape
 
@@ -156,8 +159,8 @@ def _image(shape: Shape) -> Shape:
 
 def _check_counts(**counts: int) -> None:
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise UserError(f"{name} is {count!r}; give a whole number, 1 or more")
+        if not is_whole(count) or not 0 < count <= 2**20:
+            raise UserError(f"{name} is {count!r}; give a whole number, 1 or more, up to 1,048,576")
 
 
 class _MaxPool(nnx.Module):

@@ -12,7 +12,7 @@ from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.errors import UserError
 from fer_jax.kernels.convolution import Conv
 from fer_jax.kernels.initializers import truncated_normal
-from fer_jax.models.layers import Classifier, global_average_pool
+from fer_jax.models.layers import Classifier, check_image_size, global_average_pool
 
 _INITIAL: dict[str, Any] = {"kernel_init": truncated_normal(0.02)}
 _layer_norm = functools.partial(nnx.LayerNorm, epsilon=1e-6)
@@ -51,7 +51,8 @@ def convnext(
       rngs: generators of the initial parameters.
 
     Raises:
-      UserError: `depths` and `widths` differ in length, or `frozen_stages` is not from 0 to that.
+      UserError: `depths` and `widths` differ in length, `frozen_stages` is not from 0 to that, or
+        the images are too small.
     """
     if len(depths) != len(widths):
         raise UserError(
@@ -60,6 +61,7 @@ def convnext(
         )
     if not 0 <= frozen_stages <= len(depths):
         raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(depths)}")
+    check_image_size(image_size, patch * 2 ** max(0, len(depths) - 1))
     common: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
     total = sum(depths)
     stages, done, inputs = [], 0, channels

@@ -18,7 +18,7 @@ from fer_jax.errors import UserError
 from fer_jax.kernels.batch_norm import BatchNorm
 from fer_jax.kernels.convolution import Conv
 from fer_jax.kernels.initializers import variance_scaling
-from fer_jax.models.layers import Classifier, global_average_pool
+from fer_jax.models.layers import Classifier, check_image_size, global_average_pool
 
 _HE_NORMAL = variance_scaling(2.0, "fan_in")
 _batch_norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
@@ -55,12 +55,16 @@ def densenet(
       rngs: generators of the initial parameters.
 
     Raises:
-      UserError: there is no such stem, or `frozen_stages` is not from 0 to the number of blocks.
+      UserError: there is no such stem, `frozen_stages` is not from 0 to the number of blocks, or
+        the images are too small.
     """
     if stem not in _STEMS:
         raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEMS)}")
     if not 0 <= frozen_stages <= len(blocks):
         raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(blocks)}")
+    halved = 2 ** max(0, len(blocks) - 1)
+    # Strides of two round up in the stem, and down between the blocks.
+    check_image_size(image_size, halved if stem == "small" else 4 * (halved - 1) + 1)
     common: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
     features = 2 * growth
     layers: list[Callable] = [_STEMS[stem](channels, features, **common)]

@@ -144,3 +144,17 @@ class Classifier(nnx.Module):
     def _frozen_layers(self) -> list[nnx.Module]:
         layers = self.features.layers[: self.frozen]
         return [layer for layer in layers if isinstance(layer, nnx.Module)]
+
+
+def is_whole(value: Any) -> bool:
+    """Returns whether a config's value is a whole number; Python counts True as 1."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_image_size(image_size: int, least: int) -> None:
+    """Raises `UserError` if images are smaller than one pixel of a network's last layer."""
+    if image_size < least:
+        raise UserError(
+            f"model.image_size is {image_size}; this network needs {least} or more, so give larger "
+            "images or a shallower network"
+        )

@@ -1,8 +1,10 @@
 """The table of networks: the arguments each takes, and export with a symbolic batch size."""
 
+import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -88,6 +90,56 @@ def test_an_unknown_name_is_told_with_the_known_ones():
 )
 def test_an_argument_of_a_wrong_type_is_named(config, expected):
     assert message(config) == expected
+
+
+CONVNEXT = {"name": "convnext", "depths": (1, 1), "widths": (8, 12), "patch": 2}
+DENSENET = {"name": "densenet", "blocks": (1, 1, 1), "growth": 4, "stem": "small"}
+EFFICIENTNET = {"name": "efficientnet", "width": 0.1, "depth": 0.1, "stem": "small"}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (RESNET | {"width": True}, "model.width is True; give a whole number"),
+        (RESNET | {"width": 0}, "model.width is 0; give 1 or more, up to 1,048,576"),
+        (RESNET | {"channels": 10**9}, "channels is 1000000000; give 1 or more, up to 1,048,576"),
+        (RESNET | {"image_size": -1}, "model.image_size is -1; give 1 or more, up to 1,048,576"),
+        (DENSENET | {"blocks": (1, 10**6)}, "blocks is (1, 1000000); give 1 or more, up to 1,000"),
+        (CONVNEXT | {"depths": (0, 1)}, "model.depths is (0, 1); give 1 or more, up to 1,000"),
+        *(
+            (EFFICIENTNET | {key: value}, f"model.{key} is {value}; give 1 or more, up to {most}")
+            for key, most in (("width", "1,048,576"), ("depth", "1,000"))
+            for value in (math.nan, math.inf, -1.0, 0, 1e9)
+        ),
+        *(
+            (EFFICIENTNET | {key: value}, f"model.{key} is {value}; give a fraction in [0, 1)")
+            for key in ("dropout", "stochastic_depth")
+            for value in (math.nan, -0.1, 1)
+        ),
+        (CNN | {"layers": ("flatten",), "frozen": -1}, "model.frozen is -1; give 0 to 1"),
+        (CNN | {"layers": ("flatten",), "frozen": 2}, "model.frozen is 2; give 0 to 1"),
+        (CONVNEXT | {"patch": 25}, "model.image_size is 48; this network needs 50 or more"),
+        (DENSENET | {"image_size": 3}, "model.image_size is 3; this network needs 4 or more"),
+        (
+            DENSENET | {"image_size": 12, "stem": "imagenet"},
+            "model.image_size is 12; this network needs 13 or more",
+        ),
+    ],
+)
+def test_a_number_that_a_network_does_not_take_is_named(config, expected):
+    assert expected in message(config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(CONVNEXT | {"patch": 24}, DENSENET | {"image_size": 4}),
+        DENSENET | {"image_size": 13, "stem": "imagenet"},
+    ],
+)
+def test_the_smallest_images_work(config):
+    logits = nnx.eval_shape(lambda: create(config)(jnp.zeros((2, 48, 48, 1))))
+    assert logits.shape == (2, 7)
 
 
 def test_an_error_inside_a_network_comes_through_as_it_is(monkeypatch):
