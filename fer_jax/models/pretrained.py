@@ -18,19 +18,29 @@ from urllib.parse import urlsplit
 
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 from flax import nnx
 from jaxtyping import Shaped
 from tqdm import tqdm
 
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, user_path
 from fer_jax.models import convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.layers import Frozen
 
-Tensor = Shaped[np.ndarray, "..."]
-Tensors = Mapping[str, Callable[[], Tensor]]
-"""Functions that read the tensors of a file, by tensor name."""
+Array = Shaped[np.ndarray, "..."]
+
+
+class Tensor(NamedTuple):
+    """A tensor of a file: its shape, as the file declares it, and a function that reads it."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Array]
+
+
+Tensors = Mapping[str, Tensor]
+"""The tensors of a file, by name."""
 
 
 class Names(NamedTuple):
@@ -117,22 +127,33 @@ def load_pretrained(
                 name = expected.get(_path(key), "")
                 if name not in tensors:
                     return leaf
-                value = to_our_layout(name, tensors[name]())
-                if value.ndim == 4 and leaf.ndim == 2:  # A convolution over the whole image.
-                    value = value.reshape(-1, value.shape[-1])
-                if value.shape != leaf.shape:
+
+                def to_ours(value: Array) -> Array:
+                    value = to_our_layout(name, value)
+                    if value.ndim == 4 and leaf.ndim == 2:  # A convolution over the whole image.
+                        value = value.reshape(-1, value.shape[-1])
+                    return value
+
+                # A damaged file can declare any shape, so none is read that does not fit.
+                shape = to_ours(np.broadcast_to(np.float32(0), tensors[name].shape)).shape
+                if shape != leaf.shape:
                     raise UserError(
-                        f"{name} of {file} has shape {value.shape} in the network's layout, but "
+                        f"{name} of {file} has shape {shape} in the network's layout, but "
                         f"the network has {leaf.shape}; change model to fit, or give another file"
                     )
-                return jax.device_put(value.astype(leaf.dtype), leaf.sharding)
+                value = tensors[name].read()
+                _check_values(f"{name} of {file}", value)
+                return jax.device_put(to_ours(value).astype(leaf.dtype), leaf.sharding)
 
             return tuple(
                 jax.tree_util.tree_map_with_path(load, state) for state in (params, statistics)
             )
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # h5py raises almost any class on damaged files.
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"cannot read pretrained.file {file}: {error}; check that it is complete"
+            f"cannot read pretrained.file {file}: {reason}; check that it is complete"
         ) from error
 
 
@@ -179,6 +200,19 @@ def _check_names(file: str, expected: set[str], tensors: Tensors) -> None:
             raise UserError(f"{file} has {name}, which the network lacks; give another file")
 
 
+def _check_values(what: str, value: Array) -> None:
+    """Refuses what is no float, and values with which a network computes NaN."""
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"{what} has values of type {value.dtype}, not floats; give another file")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(value.astype(np.float32)).all()
+    if not finite:
+        raise UserError(f"{what} has values that are NaN or infinite; give another file")
+    is_variance = what.split(" ")[0].endswith(("running_var", "moving_variance"))
+    if is_variance and (value < 0).any():
+        raise UserError(f"{what} has variances below 0; give another file")
+
+
 # Each file format has a function that opens its tensors and one that converts them to our layout.
 
 _KERAS_KINDS = (
@@ -214,7 +248,9 @@ def _open_keras(path: Path, expected: set[str]) -> Iterator[Tensors]:
                 name = f"{_keras_layer(owner)}/{kind}"
                 if name in tensors:
                     raise UserError(f"{path} has {name} twice; give another file")
-                tensors[name] = functools.partial(np.asarray, dataset)
+                if not isinstance(dataset, h5py.Dataset):
+                    raise UserError(f"{name} of {path} is not an array; give another file")
+                tensors[name] = Tensor(dataset.shape, functools.partial(np.asarray, dataset))
         yield tensors
 
 
@@ -242,7 +278,7 @@ def _keras_layer(name: str) -> str:
     return re.sub(r"^layer_normalization(_\d+)?$", "head_layernorm", name)
 
 
-def _from_keras(name: str, value: Tensor) -> Tensor:
+def _from_keras(name: str, value: Array) -> Array:
     return np.swapaxes(value, 2, 3) if name.endswith("/depthwise_kernel") else value
 
 
@@ -257,17 +293,22 @@ def _open_safetensors(path: Path, expected: set[str]) -> Iterator[Tensors]:
 
     with safetensors.safe_open(path, framework="numpy") as file:
         names = file.keys()
-        yield {timm_name(name): functools.partial(file.get_tensor, name) for name in names}
+        yield {
+            timm_name(name): Tensor(
+                tuple(file.get_slice(name).get_shape()), functools.partial(file.get_tensor, name)
+            )
+            for name in names
+        }
 
 
-def _from_torch(name: str, value: Tensor) -> Tensor:
+def _from_torch(name: str, value: Array) -> Array:
     """Converts a convolution's OIHW to HWIO, and a dense layer's OI to IO."""
     if name == "pre_logits.fc1.weight" and value.ndim == 2:  # torchvision's, where I is CHW.
         value = value.reshape(len(value), vgg.FEATURES, -1, 1)
     return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
 
 
-_FORMATS: dict[str, tuple[Callable, Callable[[str, Tensor], Tensor]]] = {
+_FORMATS: dict[str, tuple[Callable, Callable[[str, Array], Array]]] = {
     ".h5": (_open_keras, _from_keras),
     ".safetensors": (_open_safetensors, _from_torch),
 }
@@ -279,7 +320,9 @@ def _find(file: str, sha256: str) -> Path:
     sha256 = sha256.lower()
     url = urlsplit(file)
     if url.scheme not in ("http", "https"):
-        path = Path(file).expanduser()
+        path = user_path(file)
+        if path.exists() and not path.is_file():  # Opening a pipe would block for ever.
+            raise UserError(f"pretrained.file {file} is not a file; give a .h5 or a .safetensors")
         if sha256:
             _check_digest(file, path, sha256)
         return path

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import http.server
+import os
 import threading
 
 import h5py
@@ -18,7 +19,7 @@ from keras.src.legacy.saving import legacy_h5_format
 
 from fer_jax.errors import UserError
 from fer_jax.models import create_model
-from fer_jax.models.pretrained import load_pretrained
+from fer_jax.models.pretrained import NAMES, load_pretrained
 
 # NumPy warns when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -342,6 +343,156 @@ def test_a_broken_h5_is_named(tmp_path):
     (tmp_path / "broken.h5").write_bytes(b"not one")
     with pytest.raises(UserError, match=r"cannot read pretrained.file .*broken.h5"):
         load(tmp_path / "broken.h5", RESNET50)
+
+
+CONVNEXT = {"name": "convnext", "depths": (1, 1), "widths": (4, 8), "patch": 4, "channels": 3}
+
+
+@pytest.fixture(scope="module")
+def sound_files(tmp_path_factory):
+    """Files of random weights of a small ConvNeXt, in Keras's and in timm's format."""
+    _, *states = initial(CONVNEXT)
+    names, rng = NAMES["convnext"](CONVNEXT), np.random.default_rng(0)
+    leaves = [pair for state in states for pair in jax.tree_util.tree_leaves_with_path(state)]
+    weights = {
+        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): rng.random(
+            leaf.shape, np.float32
+        )
+        for path, leaf in leaves
+    }
+    weights = {path: value for path, value in weights.items() if not path.startswith("head.")}
+    folder, of_timm = tmp_path_factory.mktemp("sound"), {}
+    with h5py.File(folder / "sound.h5", "w") as file:
+        for path, value in weights.items():
+            layer, kind = names.keras(path).split("/")
+            group = file.require_group(layer)
+            group.attrs["weight_names"] = [*group.attrs.get("weight_names", []), kind]
+            group[kind] = np.swapaxes(value, 2, 3) if kind == "depthwise_kernel" else value
+            in_timm = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+            of_timm[names.timm(path)] = np.ascontiguousarray(in_timm)
+    safetensors.numpy.save_file(of_timm, folder / "sound.safetensors")
+    return folder
+
+
+def cut(content, rng):
+    return content[: rng.integers(len(content))]
+
+
+def zero(content, rng):
+    start, stop = np.sort(rng.integers(len(content), size=2))
+    return content[:start] + bytes(stop - start) + content[stop:]
+
+
+def flip(content, rng):
+    flipped = bytearray(content)
+    for place in rng.integers(len(content), size=rng.integers(1, 20)):
+        flipped[place] ^= 1 << rng.integers(8)
+    return bytes(flipped)
+
+
+def scribble(content, rng):
+    """Changes bytes at the start, where the formats have most of their structure."""
+    written = bytearray(content)
+    for place in rng.integers(4096, size=rng.integers(1, 20)):
+        written[place] = rng.integers(256)
+    return bytes(written)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".safetensors"])
+@pytest.mark.parametrize("damage", [cut, zero, flip, scribble])
+def test_a_damaged_file_is_told_in_one_line(suffix, damage, sound_files, tmp_path):
+    sound = sound_files / f"sound{suffix}"
+    load(sound, CONVNEXT)
+    told = []
+    for seed in range(10):
+        path = tmp_path / f"damaged{suffix}"
+        path.write_bytes(damage(sound.read_bytes(), np.random.default_rng(seed)))
+        try:
+            load(path, CONVNEXT)  # A flipped bit of a weight may go unnoticed, without a digest.
+        except UserError as error:
+            told.append(str(error))
+    assert told
+    assert all(str(path) in line and "\n" not in line for line in told)
+
+
+def as_group(file, name):
+    del file[name]
+    file.create_group(name)
+
+
+def rewrite(**arguments):
+    def change(file, name):
+        del file[name]
+        file.create_dataset(name, **arguments)
+
+    return change
+
+
+def set_names(value):
+    return lambda file, name: file[name.split("/")[0]].attrs.__setitem__("weight_names", value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (as_group, "is not an array"),
+        (rewrite(shape=(10**6, 10**6), dtype="f4"), r"has shape \(1000000, 1000000\) in the"),
+        (rewrite(shape=(10**9,) * 2, dtype="f4", chunks=(64, 64)), "has shape"),
+        (rewrite(data="text"), "has shape|cannot read"),
+        (rewrite(data=h5py.Empty("f4")), "has shape|cannot read"),
+        (rewrite(data=np.full((4, 4, 3, 4), b"x")), "values of type .*, not floats"),
+        (rewrite(data=np.ones((4, 4, 3, 4), np.int64)), "values of type int64, not floats"),
+        (rewrite(data=np.ones((4, 4, 3, 4), np.complex64)), "values of type complex64"),
+        (rewrite(data=np.full((4, 4, 3, 4), np.nan, np.float32)), "are NaN or infinite"),
+        (rewrite(data=np.full((4, 4, 3, 4), -np.inf, np.float16)), "are NaN or infinite"),
+        (rewrite(data=np.full((4, 4, 3, 4), 1e300)), "are NaN or infinite"),
+        (set_names(3), "cannot read pretrained.file"),
+        (set_names(np.zeros((2, 2))), "cannot read pretrained.file"),
+        (set_names("kernel"), "cannot read pretrained.file"),
+        (set_names([b"\xff\xfe"]), "cannot read pretrained.file"),
+        (set_names(["../.."]), "cannot read pretrained.file"),
+    ],
+)
+def test_wrong_objects_in_an_h5_are_named(change, message, sound_files, tmp_path):
+    path = tmp_path / "wrong.h5"
+    path.write_bytes((sound_files / "sound.h5").read_bytes())
+    with h5py.File(path, "r+") as file:
+        change(file, "stem_conv/kernel")
+    with pytest.raises(UserError, match=message) as caught:
+        load(path, CONVNEXT)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stem.0.weight", np.full((4, 3, 4, 4), np.inf, np.float32), "stem.0.weight .* infinite"),
+        ("stem.0.bias", np.array([1, 2, np.nan, 4], np.float16), "stem.0.bias of .* are NaN or"),
+        ("stem.0.bias", np.ones(4, np.int8), "stem.0.bias of .* type int8, not floats"),
+        ("stem.0.bias", np.ones(4, bool), "stem.0.bias of .* type bool, not floats"),
+        ("stem.0.bias", np.ones((), np.float32), r"stem.0.bias of .* has shape \(\)"),
+    ],
+)
+def test_wrong_values_in_a_safetensors_are_named(name, value, message, sound_files, tmp_path):
+    weights = safetensors.numpy.load_file(sound_files / "sound.safetensors")
+    safetensors.numpy.save_file(weights | {name: value}, tmp_path / "wrong.safetensors")
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "wrong.safetensors", CONVNEXT)
+
+
+def test_variances_below_zero_are_refused(tiny_weights, tmp_path):
+    tiny_weights["bn1.running_var"][1] = -1e-3
+    safetensors.numpy.save_file(tiny_weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"bn1.running_var of .* has variances below 0"):
+        load(tmp_path / "model.safetensors", TINY)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_opened(make, tmp_path):
+    make(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="is not a file; give"):
+        load(tmp_path / "model.safetensors", TINY)
 
 
 def test_a_frozen_part_needs_a_file():
