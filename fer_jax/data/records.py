@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 VALIDATION_FRACTION = 0.2
 _CHUNK = 4_096  # Records read at a time; their decoded images take 10 MB.
+_PARTS, _TESTS = ("train_80", "validation_20"), ("public_test", "private_test")
 _SPLIT_SEED = 2013  # The 80/20 split is the same in every run and does not use its seed.
 
 
@@ -94,6 +95,14 @@ class DataSet:
         self.fingerprint = str(builder.info.metadata["fingerprint"])
         self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
 
+    @property
+    def splits(self) -> list[str]:
+        """Names of all splits that can be loaded: those on disk, and parts or unions of them."""
+        on_disk = [name for name, size in self.split_sizes.items() if size]
+        parts = _PARTS if "train" in on_disk else ()
+        union = ("test",) if {*_TESTS} <= {*on_disk} and "test" not in on_disk else ()
+        return [*on_disk, *parts, *union]
+
     def load(self, split: str, *, memory_gib: float = math.inf) -> Records:
         """Loads the records of a split that belong to this data set's classes.
 
@@ -118,18 +127,15 @@ class DataSet:
         return dataclasses.replace(subset, labels=labels)
 
     def _load(self, split: str, memory: float) -> Records:
-        if split in ("train_80", "validation_20"):
+        if split in _PARTS and self.split_sizes.get("train"):
             whole = self._load("train", memory)
             train, validation = stratified_split(whole.labels, VALIDATION_FRACTION)
-            return whole.take(train if split == "train_80" else validation)
-        union = split == "test" and "test" not in self.split_sizes
-        parts = ("public_test", "private_test") if union else (split,)
-        if missing := [part for part in parts if not self.split_sizes.get(part)]:
-            known = [*self.split_sizes, "train_80", "validation_20"]
+            return whole.take(train if split == _PARTS[0] else validation)
+        if split not in (known := self.splits):
             raise UserError(
-                f"split {split!r} needs {' and '.join(missing)}, which the data set lacks; "
-                f"choose one of {', '.join(known)}"
+                f"the data set has no split {split!r}; choose one of {', '.join(known)}"
             )
+        parts = (split,) if split in self.split_sizes else _TESTS
         size = sum(self.split_sizes[part] for part in parts) * IMAGE_SIZE**2
         key = ("+".join(parts), size <= memory)
         if key not in self._read_before:

@@ -75,8 +75,11 @@ def test_an_unknown_class_is_named_with_the_known_ones(tiny_data_dir):
 
 
 def test_an_unknown_split_is_named_with_the_known_ones(tiny_data_dir):
-    with pytest.raises(UserError, match=r"'valid' needs valid.*public_test.*validation_20"):
-        open_data_set(tiny_data_dir).load("valid")
+    known = "private_test, public_test, train, train_80, validation_20, test"
+    for split in ("tset", "", "train[:9]", "../train"):
+        with pytest.raises(UserError) as caught:
+            open_data_set(tiny_data_dir).load(split)
+        assert str(caught.value) == f"the data set has no split {split!r}; choose one of {known}"
 
 
 def test_missing_records_say_how_to_make_them(tmp_path):
