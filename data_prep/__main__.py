@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fer_jax import stopping
-from fer_jax.errors import DISK_ERRORS, UserError
+from fer_jax.errors import DISK_ERRORS, UserError, user_path
 
 _USAGE = "python -m data_prep --source PATH --data_dir DIR [--resize] [--allow_bad]"
 _EPILOG = """\
@@ -28,6 +28,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}: see `python -m data_prep --help`.")
 
 
+def _path(text: str) -> Path:
+    try:
+        return user_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(
         usage=_USAGE,
@@ -39,11 +46,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--source",
         metavar="PATH",
+        type=_path,
         help="the release: a folder with train/ and test/ (or images/train and images/validation), "
         "a .zip of it, fer2013.csv or icml_face_data.csv; 'kaggle' downloads it; 'sample' draws "
         "4,900 artificial faces to try things out",
     )
-    parser.add_argument("--data_dir", metavar="DIR", type=Path, help="the folder to write to")
+    parser.add_argument("--data_dir", metavar="DIR", type=_path, help="the folder to write to")
     parser.add_argument(
         "--resize", action="store_true", help="scale images of other sizes to 48x48"
     )
@@ -69,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parse(arguments)
         from data_prep.prepare import prepare  # Takes seconds to import; --help does not wait.
 
-        prepare(options.source, options.data_dir.expanduser(), options.resize, options.allow_bad)
+        prepare(str(options.source), options.data_dir, options.resize, options.allow_bad)
     except UserError as error:
         print("data_prep:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from data_prep.builder import is_finished, read_metadata, remove_leftovers, write_records
 from data_prep.checking import check, fingerprints
 from data_prep.figures import draw_class_distribution, draw_samples
-from data_prep.report import count, print_counts, write_quarantine
-from data_prep.sources import open_source
+from data_prep.report import count, print_counts, resize_hint, write_quarantine
+from data_prep.sources import open_source, refuse_another
 from fer_jax.data.contract import record_dir
 from fer_jax.errors import UserError
 
@@ -40,6 +40,7 @@ def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
     with _locked(data_dir):
         if is_finished(data_dir):
             about = read_metadata(data_dir)
+            refuse_another(source, record_dir(data_dir), about)
             print(
                 f"{record_dir(data_dir)} is already finished: {about['images']:,} images from "
                 f"source {about['source']!r}, fingerprint {about['fingerprint'][:12]}. Nothing was "
@@ -60,6 +61,7 @@ def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
         write_quarantine(report, quarantined)
         total = len(records) + len(quarantined)
         summary = f"{len(quarantined):,} of {total:,} files or rows are quarantined"
+        summary += resize_hint(quarantined)
         if not records:
             raise UserError(
                 f"no image is usable: {summary}; see the reasons in {report}, and mend the source."

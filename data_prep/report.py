@@ -36,6 +36,12 @@ def write_quarantine(path: Path, quarantined: Sequence[Quarantined]) -> None:
     write_atomically(path, lines.getvalue())
 
 
+def resize_hint(quarantined: Sequence[Quarantined]) -> str:
+    """Returns the part of a summary that says how many images --resize would take in, or ""."""
+    sized = sum("--resize" in bad.reason for bad in quarantined)
+    return f", {sized:,} of them for their size, which --resize mends" if sized else ""
+
+
 def print_counts(counts: Counts, *, beside_published: bool) -> None:
     """Prints the number of images per split and class, optionally beside the published one."""
     table = Table("split", "class", title="images written", title_justify="left")

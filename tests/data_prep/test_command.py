@@ -15,6 +15,7 @@ from small_releases import (
     Run,
     assert_one_line_error,
     csv_row,
+    encode,
     noise,
     start,
     write_folders,
@@ -35,6 +36,11 @@ from fer_jax.data.contract import record_dir
         (["--source", "x", "--data-dir=y"], ["'--data-dir=y'", "did you mean --data_dir"]),
         (["--source", "x", "--data_dir", "y", "--allow"], ["'--allow'", "--allow_bad"]),
         (["--source", "x", "--data_dir", "y", "z"], ["unknown 'z'"]),
+        (["--source", "", "--data_dir", "y"], ["--source: the path is empty"]),
+        (["--source", "x", "--data_dir", ""], ["--data_dir: the path is empty"]),
+        (["--source", "~nouser/x", "--data_dir", "y"], ["--source: ~nouser is no user's"]),
+        (["--source", "x", "--data_dir", "y" * 256], ["--data_dir: ", "256 bytes"]),
+        (["--source", "x" * 256, "--data_dir", "y"], ["--source: ", "256 bytes"]),
     ],
 )
 def test_bad_flags(arguments, words, capsys):
@@ -176,13 +182,36 @@ def test_a_finished_data_set_is_left_alone(tmp_path, convert):
     write_folders(tmp_path / "fer", 1)
     first = convert(tmp_path / "fer")
     before = {path: path.stat().st_mtime_ns for path in first.data_dir.rglob("*")}
-    for source in (tmp_path / "fer", "sample"):
-        run = convert(source)
-        assert run.status == 0
-        assert "already finished" in run.out
-        assert "'folders'" in run.out
-        assert first.metadata["fingerprint"][:12] in run.out
+    run = convert(tmp_path / "fer")
+    assert run.status == 0
+    assert "already finished" in run.out
+    assert "'folders'" in run.out
+    assert first.metadata["fingerprint"][:12] in run.out
+
+    write_folders(tmp_path / "other", 2)
+    (tmp_path / "fer2013.csv").write_text(f"emotion,pixels,Usage\n{csv_row(0, noise(0))}\n")
+    for source, words in (
+        ("sample", ["'folders'", "'sample'"]),
+        ("kaggle", ["'folders'", "'kaggle'"]),
+        (tmp_path / "fer2013.csv", ["'csv' with 1:"]),
+        (tmp_path / "other", ["with 21 files or rows", "'folders' with 42:"]),
+        (tmp_path / "nowhere", ["does not exist"]),
+    ):
+        assert_one_line_error(convert(source), *words)
     assert before == {path: path.stat().st_mtime_ns for path in first.data_dir.rglob("*")}
+
+
+def test_images_of_another_size_name_the_flag_that_takes_them(tmp_path, convert):
+    write_folders(tmp_path / "fer", 2)
+    files = sorted((tmp_path / "fer").rglob("*.png"))
+    for file in files[1:]:
+        file.write_bytes(encode(noise(0, (96, 96))))
+    hint = f"{len(files) - 1} of them for their size, which --resize mends"
+    assert_one_line_error(convert(tmp_path / "fer"), hint)
+    run = convert(tmp_path / "fer", "--allow_bad")
+    assert run.status == 0
+    assert hint in run.out
+    assert "--resize" not in convert(tmp_path / "fer", "--resize", to="resized").out
 
 
 def test_incomplete_records_are_not_taken_for_finished(tmp_path, convert):
