@@ -1,6 +1,7 @@
 """Every knob of a run: its default, the values it takes, and the files that set it."""
 
 import difflib
+import os
 import re
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, check_path
 
 
 def default_config() -> ConfigDict:
@@ -134,21 +135,33 @@ def _several(accepts: Callable[[Any], bool], advice: str) -> _Rule:
     return _Rule((tuple, list), accepts, f"give {advice}")
 
 
+def _choice(*names: str) -> _Rule:
+    return _Rule(str, lambda value: value in names, f"choose one of {', '.join(names)}")
+
+
 def _are_classes(names: Collection[Any]) -> bool:
     distinct = {name for name in names if isinstance(name, str) and name}
     return len(distinct) == len(names) != 1
 
 
+def _may_be_path(text: str) -> bool:
+    try:
+        check_path(text or ".")
+    except UserError:
+        return False
+    return True
+
+
 _AMOUNT = _number(lambda value: 0 <= value < 3.4e38, "0 or more, a number that float32 holds")
 _FRACTION = _number(lambda value: 0 <= value < 1, "a fraction in [0, 1)")
 _SWITCH = _Rule(bool, lambda _: True, "give True or False")
-_TEXT = _Rule(str, lambda _: True, "give text")
+_PATH = _Rule(str, _may_be_path, "give a path, whose names have at most 255 bytes each, or none")
 _NAME = _Rule(str, bool, "give a name")
 
 _RULES: dict[str, _Rule] = {
     "seed": _whole(0),
-    "data_dir": _TEXT,
-    "data_source": _TEXT,
+    "data_dir": _PATH,
+    "data_source": _PATH,
     "train_split": _NAME,
     "validation_split": _NAME,
     "classes": _several(_are_classes, "two or more different names, or none for all classes"),
@@ -165,13 +178,13 @@ _RULES: dict[str, _Rule] = {
     "crop": _number(lambda value: 0 < value <= 1, "a fraction in (0, 1]"),
     "erasing": _number(lambda value: 0 <= value <= 1, "a probability"),
     "model.name": _NAME,
-    "pretrained.file": _TEXT,
+    "pretrained.file": _PATH,
     "pretrained.sha256": _Rule(
         str,
         lambda value: bool(re.fullmatch("([0-9a-fA-F]{64})?", value)),
         "give 64 hexadecimal digits, or none",
     ),
-    "dtype": _NAME,
+    "dtype": _choice("float32", "bfloat16"),
     "epochs": _whole(1, 10**6),
     "steps_per_epoch": _whole(0),
     "optimizer": _NAME,
@@ -188,11 +201,7 @@ _RULES: dict[str, _Rule] = {
     "mixup": _AMOUNT,
     "ema_decay": _FRACTION,
     "balance_classes": _SWITCH,
-    "best_by": _Rule(
-        str,
-        lambda value: value in ("val_accuracy", "val_loss"),
-        "choose one of val_accuracy, val_loss",
-    ),
+    "best_by": _choice("val_accuracy", "val_loss"),
     "checkpoint_every_steps": _whole(0),
     "ensemble": _whole(1, 1000),
     "learning_rates": _several(
@@ -223,6 +232,15 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"seed is {config.seed}; give less, because each member adds 1 to it")
     if config.epochs * config.steps_per_epoch > _MOST:
         raise UserError(f"epochs times steps_per_epoch is above {_MOST:,}; give fewer of either")
+
+
+def check_batch_size(config: ConfigDict, images: int) -> None:
+    """Raises `UserError` if a batch is larger than the training split of this many images."""
+    if config.batch_size > images:
+        raise UserError(
+            f"batch_size is {config.batch_size:,}, more than the {images:,} images of "
+            f"{config.train_split}; give {images:,} or less"
+        )
 
 
 def flatten(tree: Mapping) -> dict[str, Any]:
@@ -258,8 +276,10 @@ def find_config(name: str) -> Path:
     """
     shipped = _shipped()
     path = shipped.get(name, Path(name))
-    if not path.is_file():
-        problem = "is a folder, not a config" if path.is_dir() else "is neither a config nor a file"
+    if not os.path.isfile(path):  # Path.is_file raises if a name is too long.
+        problem = (
+            "is a folder, not a config" if os.path.isdir(name) else "is neither config nor file"
+        )
         raise UserError(f"{name!r} {problem}{suggest(name.removesuffix('.py'), shipped)}")
     return path
 
@@ -280,7 +300,7 @@ def load_config(name: str) -> ConfigDict:
         config = namespace["get_config"]() if "get_config" in namespace else None
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]

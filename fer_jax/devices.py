@@ -4,11 +4,13 @@ The same code runs on a CPU, a GPU or a pod. The mesh has two axes: batches are 
 and the members of an ensemble over `member`, which has length 1 for a single network.
 """
 
+import contextlib
 import functools
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,7 @@ def device_kind() -> str:
 
 def _processor(what: str) -> str:
     """Returns one entry of Linux's description of the first core, or ""."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.is_file() else []
+    lines = _read(Path("/proc/cpuinfo")).splitlines()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(what)), "")
 
 
@@ -118,6 +119,50 @@ def supported_dtype(dtype: str, *, training: bool = False) -> str:
         training and compiler_options() and has_bfloat16()
     )
     return dtype if supported else "float32"
+
+
+def free_memory() -> int | None:
+    """Returns the bytes of memory that a run can still have, or None if that is unknown.
+
+    On a GPU or TPU: those of one device. On a CPU: those of the machine that are available, with
+    swap, but at most those of the container.
+    """
+    if jax.default_backend() != "cpu":
+        facts = jax.local_devices()[0].memory_stats() or {}
+        return (
+            facts["bytes_limit"] - facts.get("bytes_in_use", 0) if "bytes_limit" in facts else None
+        )
+    limits = [
+        int(text)
+        for path in ("memory.max", "memory/memory.limit_in_bytes")
+        if (text := _read(Path("/sys/fs/cgroup", path)).strip()).isdecimal()
+    ]
+    free = re.findall(r"^(?:MemAvailable|SwapFree): *(\d+) kB", _read(Path("/proc/meminfo")), re.M)
+    if free:
+        limits.append(1024 * sum(map(int, free)))
+    return min(limits, default=None)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def memory_errors(advice: str) -> Iterator[None]:
+    """Turns an error of a device or host that has no memory left into a `UserError` with advice."""
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(reason):
+            raise
+        raise UserError(f"memory ran out: {reason[:200]}; {advice}") from error
+
+
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 
 
 def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:

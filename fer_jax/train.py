@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from fer_jax.config import check
+from fer_jax.config import check, check_batch_size
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.prepare import prepare_if_missing
 from fer_jax.data.records import (
@@ -22,7 +22,7 @@ from fer_jax.data.records import (
     find_data_dir,
     open_data_set,
 )
-from fer_jax.devices import create_mesh, device_kind, supported_dtype
+from fer_jax.devices import create_mesh, device_kind, memory_errors, supported_dtype
 from fer_jax.errors import UserError
 from fer_jax.inference.probabilities import make_predict, predict_records
 from fer_jax.inference.views import choose_views
@@ -35,6 +35,7 @@ from fer_jax.stopping import Stopped
 from fer_jax.training.ensemble import Members, member_configs
 from fer_jax.training.input import INPUTS, Input, choose_input
 from fer_jax.training.interruption import Interruption
+from fer_jax.training.memory import check_memory
 from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
 from fer_jax.training.programs import Programs
 from fer_jax.training.run import (
@@ -55,6 +56,7 @@ from fer_jax.training.tracing import Trace
 from fer_jax.workdir import PAGE, PROFILE, recorded_data_dir
 
 
+@memory_errors("give a smaller batch_size, eval_batch_size or network")
 def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Trains a config, or resumes its run, and writes everything into `workdir`.
 
@@ -84,6 +86,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     data = open_data_set(data_dir, config.classes)
     training = data.load(config.train_split, memory_gib=config.memory_gib)
     validation = data.load(config.validation_split, memory_gib=config.memory_gib)
+    check_batch_size(config, len(training))
     config = config.copy_and_resolve_references()
     config.input = choose_input(config.input, training)
     if finished := finished_result(workdir, config, data):
@@ -106,7 +109,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     build = functools.partial(
         create_model, config.model, num_classes=len(data.classes), dtype=dtype
     )
-    graph, _, _ = abstract_network(build, mesh)
+    graph, params, statistics = abstract_network(build, mesh)
+    check_memory(config, optimizer, members, graph, params, statistics)
     to_predict, _, _ = abstract_network(
         functools.partial(build, dtype=supported_dtype(config.dtype)), mesh
     )

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from fer_jax import config as knobs
-from fer_jax.config import check, default_config, find_config, flatten, load_config
+from fer_jax.config import (
+    check,
+    check_batch_size,
+    default_config,
+    find_config,
+    flatten,
+    load_config,
+)
 from fer_jax.errors import UserError
 
 CONFIGS = sorted(path.relative_to("configs") for path in Path("configs").rglob("*.py"))
@@ -65,6 +72,8 @@ def test_no_knob_takes_just_anything(key, value):
         *(("crop", 0.0), ("crop", 1.1), ("erasing", 1.1), ("rotation", 181.0), ("shear", 90.0)),
         *(("early_stopping_patience", -1), ("profile", -1), ("flip", 1), ("balance_classes", "no")),
         *(("train_split", ""), ("validation_split", ""), ("data_dir", 3), ("best_by", "f1")),
+        *((key, 256 * "x") for key in ("data_dir", "data_source", "pretrained.file")),
+        *(("data_dir", "a\0b"), ("data_dir", 2048 * "x/"), ("dtype", "float16")),
         *(("classes", ("angry",)), ("classes", ("angry", "happy", "angry")), ("classes", (1, 2))),
         *(("classes", "angry"), ("classes", ("angry", ""))),
         *(("pretrained.sha256", "abc"), ("pretrained.sha256", 64 * "g"), ("model.name", "")),
@@ -106,6 +115,13 @@ def test_knobs_that_do_not_go_together():
         check(config)
 
 
+def test_a_batch_is_no_larger_than_the_split():
+    config = default_config()
+    check_batch_size(config, 64)
+    with pytest.raises(UserError, match="batch_size is 64, more than the 63 images of train_80; "):
+        check_batch_size(config, 63)
+
+
 def test_a_knob_that_is_missing_or_unknown_is_named():
     config = default_config().unlock()
     del config["mixup"]
@@ -142,7 +158,8 @@ def test_finds_names_and_paths(tmp_path, monkeypatch):
     [
         *(("quikstart", '"quickstart"'), ("configs/resnt.py", '"resnet"')),
         *(("small_cnn", '"published/small_cnn"'), ("zzz", "choose one of cnn, convnext")),
-        ("configs", "is a folder"),
+        *(("configs", "is a folder"), ("", "neither config nor file"), (256 * "x", "neither")),
+        *(("~nouser/x", "neither"), ("/dev/zero", "neither config nor file")),
     ],
 )
 def test_an_unknown_name_has_the_nearest(name, nearest):
@@ -174,6 +191,7 @@ BROKEN = {
     "no get_config": Broken("config = 3\n", r"give it a function get_config\(\)"),
     "another type": Broken("get_config = dict\n", r"returns a ConfigDict"),
     "not a function": Broken("get_config = 3\n", r"TypeError: 'int' object is not callable"),
+    "exit": Broken("import sys\nsys.exit(0)\n", r"line 2: SystemExit: 0"),
     "bytes": Broken(b"\x7fELF\x00\xff", r"Error: "),
     "built on nothing": Broken(
         "from fer_jax.config import load_config\nconfig = load_config('resnt')\n",

@@ -17,6 +17,10 @@ Batch = dict[str, np.ndarray]
 """`image`, UInt8[rows, 48, 48, 1], and `label`, Int32[rows]."""
 
 
+_PASSES = 2**32
+"""More than any run takes. Without a number, Grain's length overflows with batches of one."""
+
+
 def training_batches(
     records: Records,
     *,
@@ -54,7 +58,7 @@ def training_batches(
         grain.MapDataset.range(len(records))
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(_PASSES)
         .batch(batch_size)
         .random_map(read_and_augment)
     )

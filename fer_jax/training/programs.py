@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from fer_jax.devices import compiler_options, on_mesh
 from fer_jax.training.ensemble import Members
 from fer_jax.training.input import Input
+from fer_jax.training.memory import check_program
 from fer_jax.training.step import Step, TrainState
 
 Losses = Float[Array, "*members steps"]
@@ -111,7 +112,9 @@ class Programs:
             compiler_options=dict(self._options),
         )
         with _without_cache() if self._options else contextlib.nullcontext():
-            return jitted.lower(self._state, *self._source.abstract(count)).compile()
+            program = jitted.lower(self._state, *self._source.abstract(count)).compile()
+        check_program(program, self._members.mesh)
+        return program
 
 
 @contextlib.contextmanager

@@ -32,8 +32,10 @@ def first(iterator, count):
     return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def test_each_pass_has_every_record_once_in_an_order_of_its_own(records):
-    numbers = first(stream(records), 101)["image"][:, 0, 0, 0].reshape(8, 101)
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_each_pass_has_every_record_once_in_an_order_of_its_own(records, batch_size):
+    batches = stream(records, batch_size=batch_size)
+    numbers = first(batches, 808 // batch_size)["image"][:, 0, 0, 0].reshape(8, 101)
     for one_pass in numbers:
         assert sorted(one_pass) == list(range(101))
     assert len({tuple(one_pass) for one_pass in numbers}) == 8
