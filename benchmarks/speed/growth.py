@@ -1,35 +1,24 @@
-"""Measures time per image by amount of data and batch size, and memory by epochs. Linux only.
+"""Measures time per image by amount of data and by batch size.
 
 Example:
   python -m benchmarks.speed.growth --output=benchmarks/speed/growth.md
 
 The small CNN is timed on random images in memory, drawn and augmented as in training. The first
 table has more and more data, in batches of 64. The second has larger and larger batches, of as many
-images as FER-2013 has to train on. The sizes take turns. Memory is that of a run of many short
-epochs on drawn faces, with everything that a run does after each: evaluation, checkpoint and
-TensorBoard.
+images as FER-2013 has to train on. The sizes take turns.
 """
 
 import itertools
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from benchmarks import table
-from benchmarks.speed.resident import watch
 from fer_jax import cli
 from fer_jax.config import load_config
 from fer_jax.data.contract import PUBLISHED_COUNTS
-from fer_jax.workdir import METRICS
 
 _CONFIG = "configs/published/small_cnn.py"
-_STEPS = 5
-"""Steps in an epoch of the run whose memory is watched."""
-
 _TIMES = (1, 4, 16)
 _BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 
@@ -42,7 +31,6 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Markdown file to write the tables to.")
     flags.DEFINE_integer("rounds", 3, "Number of timings of each size.")
     flags.DEFINE_float("seconds", 5.0, "Length of each timing.")
-    flags.DEFINE_integer("epochs", 100, "Epochs of the run whose memory is watched.")
     flags.DEFINE_enum("input", "host", ["host", "device"], "Where batches come from.")
 
 
@@ -54,7 +42,6 @@ def main(arguments: Sequence[str]) -> None:
     from fer_jax.devices import describe_devices
 
     options = flags.FLAGS
-    memory = _watch_epochs(options.epochs)
     images = sum(PUBLISHED_COUNTS["train"])
     by_data = _time(_TIMES, lambda times: (times * images, 64))
     by_batch = _time(_BATCH_SIZES, lambda size: (images, size))
@@ -72,9 +59,6 @@ def main(arguments: Sequence[str]) -> None:
         )
         for title, times in (("times FER-2013", by_data), ("images in a batch", by_batch))
     ]
-    looks = memory[np.linspace(0, len(memory) - 1, 5).astype(int)]
-    rows = [[f"{epoch:.0f}", f"{resident:,.0f}"] for epoch, resident in looks]
-    blocks.append(table.table([f"epoch of {_STEPS} steps", "resident MiB"], rows, words=0))
     page = table.page("Growth of training", text, table.command("speed.growth"), *blocks)
     table.publish(page, options.output)
 
@@ -89,22 +73,6 @@ def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> 
         training = Training(load_config(_CONFIG), images=images, batch_size=batch_size)
         times[size].append(1e6 / Way(training, options.input).rate(options.seconds))
     return times
-
-
-def _watch_epochs(epochs: int) -> np.ndarray:
-    """Returns each epoch's number and its median of resident MiB, float[epochs, 2]."""
-    with tempfile.TemporaryDirectory() as folder:
-        metrics = Path(folder) / "run" / METRICS
-        command = [sys.executable, "-m", "fer_jax.main", f"--config={_CONFIG}"]
-        command += [f"--config.data_dir={folder}/data", "--config.data_source=sample"]
-        command += [f"--config.epochs={epochs}", f"--config.steps_per_epoch={_STEPS}"]
-        looks = watch(
-            [*command, f"--workdir={metrics.parent}"],
-            at=lambda: len(metrics.read_text().splitlines()) if metrics.exists() else 0,
-        )
-    # The last epoch is left out: the report after it takes memory of its own.
-    done = range(1, epochs)
-    return np.array([(epoch, np.median(looks[looks[:, 0] == epoch, 1])) for epoch in done])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Example:
 
 import itertools
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,12 +18,13 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from benchmarks.speed.resident import watch
+from benchmarks.processes import look
 from data_prep.sample import render
 from fer_jax import cli
 
 _COUNTS = (1_000, 10_000)
 _SIZE = 96  # pixels a side
+_EVERY = 0.05  # seconds between two looks
 
 
 def define_flags() -> None:
@@ -64,8 +66,15 @@ def _watch(folder: Path) -> np.ndarray:
     """Returns seconds since the start and resident MiB, float[looks, 2]."""
     workdir = flags.FLAGS.workdir
     command = [sys.executable, "-m", "fer_jax.predict", f"--workdir={workdir}", str(folder)]
-    start = time.perf_counter()
-    return watch([*command, "--format=jsonl"], at=lambda: time.perf_counter() - start)
+    looks, start = [], time.perf_counter()
+    with subprocess.Popen([*command, "--format=jsonl"], stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if held := look(process.pid):
+                looks.append((time.perf_counter() - start, held.resident_mib))
+            time.sleep(_EVERY)
+    if process.returncode:
+        sys.exit(process.returncode)
+    return np.array(looks)
 
 
 def _plot(curves: dict[int, np.ndarray], path: Path) -> None:

@@ -1,0 +1,129 @@
+"""Kills runs at random moments, starts them again, and compares them with unbroken runs.
+
+Example:
+  python -m benchmarks.faults --kills=50 --output=benchmarks/faults/faults.md
+
+Each trial starts `python -m fer_jax.main` on drawn faces and gives it one to three faults, SIGKILL
+or, one time in four, SIGTERM. After each it starts the same command again. When the run has ended,
+its parameters, optimiser state, history and predictions are compared with those of an unbroken run.
+
+The kinds of runs take turns, two at a time. The moments are random. Half of them are between the
+claim of the workdir and the last epoch; the others are before and after. The phase is read from the
+stack of the process. Of two processes both are killed, in half of the cases one after the other.
+
+The exit status is 1 if any run differs. With --workdir its folder stays there. Linux only.
+"""
+
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks import table
+from benchmarks.faults.phases import PHASES
+from benchmarks.faults.trial import KINDS, Fault, Reference, Trial, Trials, describe
+from fer_jax import cli
+from fer_jax.devices import device_kind
+from fer_jax.errors import UserError
+
+_AT_ONCE = 2
+_SIGNALS = ("SIGKILL", "SIGTERM")
+_PACKAGES = ("jax", "flax", "orbax-checkpoint", "grain")
+
+
+def define_flags() -> None:
+    """Defines --kills and the other flags."""
+    flags.DEFINE_integer("kills", 50, "Number of faults, at least.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Seed of the moments and signals.", lower_bound=0)
+    flags.DEFINE_list("kinds", list(KINDS), "Kinds of runs.")
+    flags.DEFINE_string("workdir", None, "Folder for the runs; default: a temporary one.")
+    flags.DEFINE_string("output", None, "Markdown file to write the tables to.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Makes the trials, and prints and writes the tables."""
+    cli.refuse_arguments(arguments)
+    options = flags.FLAGS
+    if unknown := [kind for kind in options.kinds if kind not in KINDS]:
+        raise UserError(f"--kinds has {', '.join(unknown)}; choose from {', '.join(KINDS)}")
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # GPUs and TPUs are for the commands started here.
+    with tempfile.TemporaryDirectory() as folder:
+        trials = make_trials(Path(options.workdir or folder))
+    table.publish(make_page(trials, command=table.command("faults")), options.output)
+    if any(trial.problem for trial in trials):
+        sys.exit(1)
+
+
+def make_trials(folder: Path) -> list[Trial]:
+    """Makes trials of all kinds in turn until there are enough faults."""
+    options = flags.FLAGS
+    trials: list[Trial] = []
+    numbers = itertools.count()
+
+    def work(references: Mapping[str, Reference]) -> None:
+        while (left := options.kills - sum(len(trial.faults) for trial in trials)) > 0:
+            number = next(numbers)
+            kind = options.kinds[number % len(options.kinds)]
+            seed = (options.seed, number)
+            trials.append(runs.run(kind, references[kind], seed=seed, most=left))
+            print(f"{kind}: {describe(trials[-1])}", file=sys.stderr)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool, Trials(folder) as runs:
+        references = dict(zip(options.kinds, pool.map(runs.reference, options.kinds), strict=True))
+        for worker in [pool.submit(work, references) for _ in range(_AT_ONCE)]:
+            worker.result()
+    return trials
+
+
+def make_page(trials: Sequence[Trial], *, command: str) -> str:
+    """Returns the page as Markdown: a table of the kinds of runs, and one of the phases."""
+    faults = [fault for trial in trials for fault in trial.faults]
+    equal = sum(not trial.problem for trial in trials)
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    text = (
+        f"{len(faults)} faults in {len(trials)} runs, {equal} of which ended equal to an unbroken "
+        "run: parameters, optimiser state and input position of the latest checkpoint bit for bit, "
+        "history (without times) and predictions. Seconds are from a SIGTERM to the end of the "
+        f"process. {table.circumstances(f'{os.cpu_count()} x {device_kind()}', versions)}"
+    )
+    kinds = []
+    for kind in dict.fromkeys(trial.kind for trial in trials):
+        own = [trial for trial in trials if trial.kind == kind]
+        equal = sum(not trial.problem for trial in own)
+        struck = [fault for trial in own for fault in trial.faults]
+        hit = [phase for phase in PHASES if any(fault.phase == phase for fault in struck)]
+        kinds.append(
+            [kind, ", ".join(hit), str(len(own)), *_count(struck), f"{equal} of {len(own)}"]
+        )
+    phases = []
+    for phase in PHASES:
+        struck = [fault for fault in faults if fault.phase == phase]
+        terminated = [fault for fault in struck if fault.signal == "SIGTERM"]
+        statuses = ", ".join(map(str, sorted({fault.status for fault in terminated})))
+        slowest = f"{max(fault.seconds for fault in terminated):.1f}" if terminated else ""
+        phases.append([phase, *_count(struck), statuses, slowest])
+    problems = [f"- {trial.kind}: {describe(trial)}" for trial in trials if trial.problem]
+    return table.page(
+        "Runs that were killed",
+        text,
+        command,
+        table.table(["run", "phases hit", "runs", *_SIGNALS, "equal"], kinds, words=2),
+        table.table(["phase", *_SIGNALS, "statuses", "slowest, s"], phases, words=1),
+        *([problems] if problems else []),
+    )
+
+
+def _count(faults: Sequence[Fault]) -> list[str]:
+    return [str(sum(fault.signal == name for fault in faults)) for name in _SIGNALS]
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

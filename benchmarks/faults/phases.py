@@ -1,0 +1,97 @@
+"""What a command was doing when it was killed, read from the stack of its main thread."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+PHASES = (
+    *("start and imports", "compilation", "restoring", "within an epoch", "saving", "validation"),
+    *("final evaluation and reports", "exit"),
+)
+
+_STACKS = "FAULTS_STACKS"
+
+# Python runs it at every start: a signal makes the process write its stack into a file, at once,
+# even within compiled code. The command line stays the user's.
+_ON_START = f"""
+import faulthandler, os, signal
+_stack = open(f"{{os.environ['{_STACKS}']}}/{{os.getpid()}}", "a")
+faulthandler.register(signal.SIGUSR1, _stack)
+"""
+
+_WAIT = 0.5  # seconds for a stack to be written
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Returns variables with which a command's stack can be read; `folder` is for its files."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(_ON_START)
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, _STACKS: str(folder)}
+
+
+def phase_of(process: subprocess.Popen, workdir: Path, stacks: Path, log: Path) -> str:
+    """Returns the phase of a running command, one of `PHASES`.
+
+    Args:
+      process: the command, started with `environment`.
+      workdir: folder of its run.
+      stacks: the folder given to `environment`.
+      log: its output.
+    """
+    stack = _ask(process, stacks)
+    if stack is None:  # Python itself is starting.
+        return PHASES[0]
+    saving = any(workdir.glob("**/checkpoints/*orbax-checkpoint-tmp*"))
+    return classify(stack, saving=saving, training="images to train on" in log.read_text())
+
+
+def classify(stack: str, *, saving: bool, training: bool) -> str:
+    """Returns the phase that a stack of all threads, as `faulthandler` writes it, belongs to.
+
+    Args:
+      stack: the stack.
+      saving: whether a checkpoint is being written, maybe in the background.
+      training: whether the loop over the epochs has begun.
+    """
+    threads = re.split(r"^(?:Thread|Current thread) .*$", stack, flags=re.MULTILINE)
+    main = next((thread for thread in threads if "_run_module_as_main" in thread), "")
+    frames = re.findall(r'File "(.*)", line \d+ in (\S+)', main)
+    functions = {name for _, name in frames}
+    ours = {name for path, name in frames if "/fer_jax/" in path}
+    if not frames and training:
+        return "exit"
+    if ours & {"finish", "finish_ensemble", "print_report"}:
+        return "final evaluation and reports"
+    if saving or (training and ours & {"save", "_save", "add_epoch"}):
+        return "saving"
+    if ours & {"restore", "_restore"}:
+        return "restoring"
+    if functions & {"_compile", "compile_or_get_cached", "lower"}:
+        return "compilation"
+    if "predict_records" in ours:
+        return "validation"
+    return "within an epoch" if training else "start and imports"
+
+
+def _ask(process: subprocess.Popen, stacks: Path) -> str | None:
+    """Returns the stack of a process; None if it cannot write one yet, or has ended."""
+    stack = stacks / str(process.pid)
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    except (OSError, IndexError):
+        return None
+    if not caught >> (signal.SIGUSR1 - 1) & 1 or not stack.exists():
+        return None
+    os.truncate(stack, 0)
+    process.send_signal(signal.SIGUSR1)
+    start = time.monotonic()
+    while not (text := stack.read_text()).rstrip().endswith("_run_module_as_main"):
+        if process.poll() is not None or time.monotonic() - start > _WAIT:
+            break
+        time.sleep(0.001)
+    return text
