@@ -7,9 +7,9 @@ Each trial starts `python -m fer_jax.main` on drawn faces and gives it one to th
 or, one time in four, SIGTERM. After each it starts the same command again. When the run has ended,
 its parameters, optimiser state, history and predictions are compared with those of an unbroken run.
 
-The kinds of runs take turns, two at a time. The moments are random. Half of them are between the
-claim of the workdir and the last epoch; the others are before and after. The phase is read from the
-stack of the process. Of two processes both are killed, in half of the cases one after the other.
+The kinds of runs take turns, two at a time. The moments are random: half of them are in the loop
+over the epochs, the others before and after. The phase is read from the stack of the process. Of
+two processes both are killed, in half of the cases one after the other.
 
 The exit status is 1 if any run differs. With --workdir its folder stays there. Linux only.
 """
@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from benchmarks import table
 from benchmarks.faults.phases import PHASES
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     options = flags.FLAGS
     if unknown := [kind for kind in options.kinds if kind not in KINDS]:
         raise UserError(f"--kinds has {', '.join(unknown)}; choose from {', '.join(KINDS)}")
+    logging.set_verbosity(logging.ERROR)  # Orbax warns that an item alone is no checkpoint.
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # GPUs and TPUs are for the commands started here.

@@ -19,8 +19,11 @@ _STACKS = "FAULTS_STACKS"
 _ON_START = f"""
 import faulthandler, os, signal
 _stack = open(f"{{os.environ['{_STACKS}']}}/{{os.getpid()}}", "a")
-faulthandler.register(signal.SIGUSR1, _stack)
+faulthandler.register(signal.SIGUSR1, _stack, all_threads=False)
 """
+
+_LAST = ("_run_module_as_main", "  ...", "<no Python frame>")
+"""Ends of a complete stack of the main thread."""
 
 _WAIT = 0.5  # seconds for a stack to be written
 
@@ -33,33 +36,37 @@ def environment(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": path, _STACKS: str(folder)}
 
 
-def phase_of(process: subprocess.Popen, workdir: Path, stacks: Path, log: Path) -> str:
+def phase_of(
+    process: subprocess.Popen, workdir: Path, stacks: Path, *, training: bool, trained: bool
+) -> str:
     """Returns the phase of a running command, one of `PHASES`.
 
     Args:
       process: the command, started with `environment`.
       workdir: folder of its run.
       stacks: the folder given to `environment`.
-      log: its output.
+      training: whether the loop over the epochs has begun.
+      trained: whether the history has all epochs.
     """
     stack = _ask(process, stacks)
     if stack is None:  # Python itself is starting.
         return PHASES[0]
     saving = any(workdir.glob("**/checkpoints/*orbax-checkpoint-tmp*"))
-    return classify(stack, saving=saving, training="images to train on" in log.read_text())
+    return classify(stack, saving=saving, training=training, trained=trained)
 
 
-def classify(stack: str, *, saving: bool, training: bool) -> str:
-    """Returns the phase that a stack of all threads, as `faulthandler` writes it, belongs to.
+def classify(stack: str, *, saving: bool, training: bool, trained: bool) -> str:
+    """Returns the phase that the main thread's stack, as `faulthandler` writes it, belongs to.
+
+    A stack of more than 100 functions lacks the outer ones; what is known otherwise then decides.
 
     Args:
       stack: the stack.
       saving: whether a checkpoint is being written, maybe in the background.
       training: whether the loop over the epochs has begun.
+      trained: whether the history has all epochs.
     """
-    threads = re.split(r"^(?:Thread|Current thread) .*$", stack, flags=re.MULTILINE)
-    main = next((thread for thread in threads if "_run_module_as_main" in thread), "")
-    frames = re.findall(r'File "(.*)", line \d+ in (\S+)', main)
+    frames = re.findall(r'File "(.*)", line \d+ in (\S+)', stack)
     functions = {name for _, name in frames}
     ours = {name for path, name in frames if "/fer_jax/" in path}
     if not frames and training:
@@ -70,11 +77,13 @@ def classify(stack: str, *, saving: bool, training: bool) -> str:
         return "saving"
     if ours & {"restore", "_restore"}:
         return "restoring"
-    if functions & {"_compile", "compile_or_get_cached", "lower"}:
+    if "_compile" in ours or "compile_or_get_cached" in functions:
         return "compilation"
-    if "predict_records" in ours:
+    if training and "predict_records" in ours:
         return "validation"
-    return "within an epoch" if training else "start and imports"
+    if training:
+        return "final evaluation and reports" if trained else "within an epoch"
+    return "start and imports"
 
 
 def _ask(process: subprocess.Popen, stacks: Path) -> str | None:
@@ -90,7 +99,7 @@ def _ask(process: subprocess.Popen, stacks: Path) -> str | None:
     os.truncate(stack, 0)
     process.send_signal(signal.SIGUSR1)
     start = time.monotonic()
-    while not (text := stack.read_text()).rstrip().endswith("_run_module_as_main"):
+    while not (text := stack.read_text()).rstrip().endswith(_LAST):
         if process.poll() is not None or time.monotonic() - start > _WAIT:
             break
         time.sleep(0.001)

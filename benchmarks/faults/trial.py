@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,10 @@ from benchmarks import children
 from benchmarks.faults import phases
 from benchmarks.faults.results import difference
 from fer_jax.errors import UserError
-from fer_jax.workdir import CONFIG, METRICS
+from fer_jax.workdir import METRICS
 
 _TINY = (
-    *("epochs=8", "steps_per_epoch=25", "batch_size=16", "eval_batch_size=64"),
+    *("epochs=8", "steps_per_epoch=50", "batch_size=16", "eval_batch_size=64"),
     'model.layers=(("conv",8),"batch_norm","max_pool",("conv",16),"max_pool","max_pool",'
     '("dropout",0.2),"flatten",("dense",16))',
 )
@@ -53,17 +53,17 @@ class Reference:
 
     Attributes:
       workdir: folder of the run.
-      bounds: seconds from the start to the claim of the workdir, the last epoch, and the end.
+      epochs: number of its epochs.
+      start: seconds from the start to the first step.
+      loop: seconds from there to the last epoch.
+      end: seconds from there to the end.
     """
 
     workdir: Path
-    bounds: tuple[float, float, float]
-
-    def moment(self, random: np.random.Generator) -> float:
-        """Draws the seconds until a fault: half of them between the claim and the last epoch."""
-        first, last, end = self.bounds
-        start, stop = [(0.0, first), (first, last), (first, last), (last, end)][random.integers(4)]
-        return random.uniform(start, stop)
+    epochs: int
+    start: float
+    loop: float
+    end: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,13 +132,14 @@ class Trials:
         workdir = self._folder / f"{kind}-unbroken"
         began = time.time()
         with self._start(kind, workdir) as processes:
+            _wait_for(processes, lambda: _trains(workdir))
+            first_step = time.time()
             problem = self._finish(processes, workdir)
-        end = time.time() - began
         if problem:
             raise UserError(f"{kind}, without a fault: {problem}")
-        claimed = (workdir / CONFIG).stat().st_mtime - began
-        trained = min(path.stat().st_mtime for path in workdir.glob(f"**/{METRICS}")) - began
-        return Reference(workdir, (claimed, trained, end))
+        last_epoch = min(path.stat().st_mtime for path in workdir.glob(f"**/{METRICS}"))
+        start, loop, end = np.diff([began, first_step, last_epoch, time.time()])
+        return Reference(workdir, _epochs(workdir), start, loop, end)
 
     def run(self, kind: str, reference: Reference, *, seed: tuple[int, int], most: int) -> Trial:
         """Gives a run one to three faults, at most `most`, and compares it when it has ended."""
@@ -147,11 +148,10 @@ class Trials:
         faults, problem, done = [], "", False
         for _ in range(min(most, random.integers(1, 4))):
             with self._start(kind, workdir) as processes:
-                moment = time.monotonic() + reference.moment(random)
-                if done := all(_wait(process, until=moment) for process in processes):
+                if done := self._moment(processes, workdir, reference, random):
                     problem = self._finish(processes, workdir)
                     break
-                faults.append(self._fault(processes, workdir, random))
+                faults.append(self._fault(processes, workdir, reference.epochs, random))
         if not done:
             with self._start(kind, workdir) as processes:
                 problem = self._finish(processes, workdir)
@@ -178,7 +178,7 @@ class Trials:
             for k, more in enumerate(each):
                 if self._closed.is_set():
                     raise UserError("ended before all trials were done")
-                log = stack.enter_context(open(f"{workdir}.{k}.log", "w"))
+                log = stack.enter_context(open(_log(workdir, k), "w"))
                 process = subprocess.Popen(
                     [*command, *more], env=environment, stdout=log, stderr=subprocess.STDOUT
                 )
@@ -192,14 +192,42 @@ class Trials:
                     process.wait()
                     self._running.discard(process)
 
+    def _moment(
+        self,
+        processes: Sequence[subprocess.Popen],
+        workdir: Path,
+        reference: Reference,
+        random: np.random.Generator,
+    ) -> bool:
+        """Waits for the moment of a fault; returns whether the run has ended before.
+
+        Half of the moments are in the loop over the epochs, a quarter before, a quarter after.
+        """
+        where = random.choice(["start", "loop", "loop", "end"])
+        if where == "loop":
+            _wait_for(processes, lambda: _trains(workdir))
+        elif where == "end":
+            _wait_for(processes, lambda: _epochs(workdir) == reference.epochs)
+        until = time.monotonic() + random.uniform(0, getattr(reference, where))
+        return all(_wait(process, until=until) for process in processes)
+
     def _fault(
-        self, processes: Sequence[subprocess.Popen], workdir: Path, random: np.random.Generator
+        self,
+        processes: Sequence[subprocess.Popen],
+        workdir: Path,
+        epochs: int,
+        random: np.random.Generator,
     ) -> Fault:
-        log = Path(f"{workdir}.0.log")
         name = "SIGTERM" if random.random() < _SIGTERMS else "SIGKILL"
         first, *others = random.permutation(len(processes))
         pause = random.uniform(0, 2) if random.random() < 0.5 else 0.0
-        phase = phases.phase_of(processes[0], workdir, self._stacks, log)
+        phase = phases.phase_of(
+            processes[0],
+            workdir,
+            self._stacks,
+            training=_trains(workdir),
+            trained=_epochs(workdir) == epochs,
+        )
         start = time.monotonic()
         if name == "SIGTERM":  # As a scheduler does, to all processes at once.
             for process in processes:
@@ -224,7 +252,7 @@ class Trials:
             if not _wait(process, until=until):
                 return f"not done after {_LIMIT:.0f} s"
             if process.returncode:
-                lines = Path(f"{workdir}.{k}.log").read_text().strip().splitlines() or [""]
+                lines = _log(workdir, k).read_text().strip().splitlines() or [""]
                 return f"exit status {process.returncode}: {lines[-1]}"
         return ""
 
@@ -233,6 +261,27 @@ def describe(trial: Trial) -> str:
     """Returns a trial in words, such as "SIGKILL in saving; equal"."""
     faults = [f"{fault.signal} in {fault.phase}" for fault in trial.faults]
     return f"{', '.join(faults) or 'no fault'}; {trial.problem or 'equal'}"
+
+
+def _trains(workdir: Path) -> bool:
+    """Returns whether the loop over the epochs has begun since the last start."""
+    return "images to train on" in _log(workdir).read_text()
+
+
+def _epochs(workdir: Path) -> int:
+    """Returns how many epochs of a run, or of an ensemble's first member, are in its history."""
+    path = next((path for path in workdir.glob(f"**/{METRICS}")), None)
+    return len(path.read_text().splitlines()) if path else 0
+
+
+def _log(workdir: Path, process: int = 0) -> Path:
+    return Path(f"{workdir}.{process}.log")
+
+
+def _wait_for(processes: Sequence[subprocess.Popen], reached: Callable[[], bool]) -> None:
+    """Waits until a run has reached a point, or a process has ended."""
+    while not reached() and all(process.poll() is None for process in processes):
+        time.sleep(0.02)
 
 
 def _wait(process: subprocess.Popen, *, until: float) -> bool:
