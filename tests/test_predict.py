@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import os
+import weakref
 from pathlib import Path
 
 import commands
@@ -231,6 +233,20 @@ def test_pictures_kept_for_their_copies_cut_batches_short(monkeypatch):
     predictions = list(stream(predictor, grey_frames(5, []), keep_pictures=True))
     assert predictor.batches == [2, 2, 1]
     assert all(each.picture.size == (60, 60) for each in predictions)
+
+
+def test_a_batch_does_not_hold_the_pixels_of_a_video():
+    held = []
+
+    def video():
+        for level in range(8):
+            pixels = np.full((60, 60), level, np.uint8)
+            held.append(weakref.ref(pixels))
+            yield Frame("video", Path(str(level)), functools.partial(Image.fromarray, pixels))
+
+    predictions = list(stream(FakePredictor(), video()))
+    assert [each.faces[0].probabilities[0] * 255 for each in predictions] == list(range(8))
+    assert not any(reference() is not None for reference in held[:-1])  # `pixels` is the last.
 
 
 def test_a_folder_is_listed_as_it_is_read(album):

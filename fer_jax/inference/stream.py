@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -42,7 +43,7 @@ class FramePrediction:
     """The prediction for one picture.
 
     Attributes:
-      frame: the picture's name and number.
+      frame: the picture's name and number; it cannot be loaded again.
       faces: the faces, from left to right.
       picture: the decoded picture; None unless kept.
       error: the reason why the picture could not be read; empty otherwise.
@@ -100,9 +101,15 @@ def _load(frame: Frame, *, detect_faces: bool, keep_picture: bool) -> _Loaded:
         picture = frame.load()
     except UnreadableError as error:
         return _Loaded(frame, [], [], error=error.reason)
+    # A video's frame holds its pixels until it is loaded, and a batch has hundreds of frames.
+    frame = dataclasses.replace(frame, load=_loaded_before)
     boxes = find_faces(picture) if detect_faces else [None]
     inputs = [to_input(box.crop(picture) if box else picture) for box in boxes]
     return _Loaded(frame, boxes, inputs, picture if keep_picture else None)
+
+
+def _loaded_before() -> NoReturn:
+    raise ValueError("a picture is loaded once")
 
 
 def _map_ahead(load: Callable[[Frame], _Loaded], frames: Iterable[Frame]) -> Iterator[_Loaded]:
