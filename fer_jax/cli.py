@@ -204,7 +204,14 @@ def _parse(argv: Sequence[str]) -> list[str]:
         logging.set_verbosity(logging.WARNING)
     # Orbax logs the traceback of an error besides raising it.
     logging.get_absl_logger().addFilter(lambda record: record.exc_info is None)
+    sys.unraisablehook = _tell_unraisable
     return arguments
+
+
+def _tell_unraisable(unraisable: Any) -> None:
+    """Prints an exception that nobody can catch, but not TensorStore's after a failed save."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
