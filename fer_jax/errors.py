@@ -18,8 +18,12 @@ class UserError(Exception):
     """
 
 
-DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS}
-"""Errors of files that are a matter of the machine: no room, no access, a broken disk."""
+DISK_ERRORS = {
+    *(errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR),
+}
+"""Errors of files that are a matter of the machine: no room, no access, a broken disk; or a file
+stands where a folder should be, or a folder where a file should be."""
 
 
 def warn(message: object) -> None:
