@@ -52,6 +52,7 @@ docs/train
 docs/evaluate
 docs/predict
 docs/workdir
+docs/reliability
 ```
 
 ```{toctree}
