@@ -202,8 +202,8 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if flags.FLAGS["verbosity"].using_default_value:
         # absl would raise it to INFO, and the libraries' notes would bury the table of epochs.
         logging.set_verbosity(logging.WARNING)
-    # Orbax logs the traceback of an error besides raising it.
-    logging.get_absl_logger().addFilter(lambda record: record.exc_info is None)
+    # Orbax and asyncio log the traceback of an error that Orbax raises, too.
+    logging.get_absl_handler().addFilter(lambda record: record.exc_info is None)
     sys.unraisablehook = _tell_unraisable
     return arguments
 

@@ -32,7 +32,7 @@ def warn(message: object) -> None:
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def told(what: object) -> Iterator[None]:
     """Turns an error in writing `what`, which nothing depends on, into a warning."""
     try:
         yield

@@ -78,6 +78,7 @@ def test_other_data_and_absent_classes_are_said(workdir, tmp_path, capsys):
 def test_a_validation_split_that_lacks_images_is_refused(labels, message, tmp_path):
     config = default_config()
     config.data_dir = str(make_records(tmp_path, {"train": labels}))
+    config.batch_size = 4
     with pytest.raises(UserError, match=message) as caught:
         train(config, tmp_path / "run")
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data.records import describe_absent
-from fer_jax.errors import write_atomically
+from fer_jax.errors import told, write_atomically
 from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.figures import plot_confusion_matrix, plot_samples, to_png
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
@@ -61,20 +61,21 @@ def write_evaluation(
             "accuracy": accuracies,
         }
 
-    drawn = evaluation.samples
-    samples = plot_samples(
-        records.read(drawn),
-        records.labels[drawn],
-        evaluation.predicted[drawn],
-        probabilities[drawn].max(axis=1),
-        classes,
-    )
-    matrix = plot_confusion_matrix(np.array(report["confusion_matrix"]), classes)
-
     write_atomically(directory / "predictions.csv", evaluation.to_csv())
-    write_atomically(directory / "confusion_matrix.png", to_png(matrix))
-    write_atomically(directory / "samples.png", to_png(samples))
-    write_run_page(directory / PAGE, evaluation, report)
+    with told(f"pictures in {directory}"):
+        matrix = plot_confusion_matrix(np.array(report["confusion_matrix"]), classes)
+        write_atomically(directory / "confusion_matrix.png", to_png(matrix))
+        drawn = evaluation.samples
+        samples = plot_samples(
+            records.read(drawn),
+            records.labels[drawn],
+            evaluation.predicted[drawn],
+            probabilities[drawn].max(axis=1),
+            classes,
+        )
+        write_atomically(directory / "samples.png", to_png(samples))
+    with told(directory / PAGE):
+        write_run_page(directory / PAGE, evaluation, report)
     # Last, so that where report.json exists, the other files do too.
     write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")
     return report
