@@ -206,7 +206,7 @@ def find_run_data(run: Mapping[str, Any]) -> Path:
     return folder
 
 
-def open_data_set(data_dir: Path, classes: Collection[str] = ()) -> DataSet:
+def open_data_set(data_dir: str | os.PathLike, classes: Collection[str] = ()) -> DataSet:
     """Opens the data set in `data_dir`.
 
     Args:
@@ -220,6 +220,7 @@ def open_data_set(data_dir: Path, classes: Collection[str] = ()) -> DataSet:
     # The import takes most of a second, so it happens only if a data set is opened.
     import tensorflow_datasets as tfds
 
+    data_dir = Path(data_dir)
     folder = record_dir(data_dir)
     if not folder.exists():
         raise UserError(
