@@ -82,7 +82,10 @@ def test_leaves_what_is_promised(config, tmp_path, capsys):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_learns(config, tmp_path):
+    """Without dropout and shifts, few steps are enough for any seed and order of the images."""
     config.epochs = 12
+    config.shift = 0.0
+    config.model.layers = [layer for layer in config.model.layers if layer[0] != "dropout"]
     config.learning_rate = 3e-3
     history = train(config, tmp_path)["history"]
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.3
