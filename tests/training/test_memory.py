@@ -63,7 +63,7 @@ def test_a_batch_that_cannot_fit_is_told_what_would():
         ),
         (
             {"model": {"layers": ("flatten", ("dense", 2**20), ("dense", 2**20))}},
-            "model needs about .* optimiser's state, but .* choose a smaller network",
+            "model needs about .* the optimiser's state, but .* choose a smaller network",
         ),
     ],
 )
