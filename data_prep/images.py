@@ -5,10 +5,10 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from fer_jax.data.contract import IMAGE_SIZE, to_eight_bits
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.pixels import UnusableError, name_unsupported, open_image, to_grey_or_rgb
 
 MAX_PIXELS = 1 << 26
 """Largest number of pixels, 67 megapixels; a picture with more is rejected before decoding."""
@@ -33,7 +33,7 @@ def decode(content: bytes) -> Image.Image:
     """Decodes the bytes of a JPEG or PNG file.
 
     Colour becomes luma (ITU-R 601), 16 bits are scaled to 8, transparency is ignored, and the EXIF
-    orientation is applied.
+    orientation is applied. Of a JPEG with several pictures (MPO) the first is taken.
 
     Returns:
       An image of mode "L" (uint8 grey) of any size.
@@ -42,41 +42,31 @@ def decode(content: bytes) -> Image.Image:
       RejectedError: the content is empty, of another format, damaged, truncated, animated or too
         large.
     """
-    if not content:
-        raise RejectedError("empty file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about files that it can still read.
             return _decode(content)
     except RejectedError:
         raise
+    except UnusableError as error:
+        raise RejectedError(str(error)) from None
     except Image.UnidentifiedImageError:
-        raise RejectedError("not a JPEG or PNG image") from None
+        name = name_unsupported(content[:64])
+        raise RejectedError(f"not a JPEG or PNG image{name and f', but {name}'}") from None
     except Exception as error:  # Pillow's decoders raise almost any class on damaged data.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RejectedError(f"damaged or truncated: {reason}") from None
 
 
 def _decode(content: bytes) -> Image.Image:
-    image: Image.Image = _open(content)
+    image = open_image(io.BytesIO(content), ("JPEG", "PNG"))
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise RejectedError(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
-    if (frames := getattr(image, "n_frames", 1)) > 1:
+    # A camera's JPEG can have more pictures behind the first: Pillow calls it MPO.
+    if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         raise RejectedError(f"animated: {frames} frames")
-    if image.format == "PNG":
-        # Decoding skips the checksums, so flipped bits and a lost end would go unnoticed.
-        image.verify()
-        image = _open(content)
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255.
-        return Image.fromarray(to_eight_bits(np.asarray(image)))
-    return image.convert("L")
-
-
-def _open(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content), formats=("JPEG", "PNG"))
+    return to_grey_or_rgb(image).convert("L")
 
 
 def from_pixels(text: str) -> Image.Image:

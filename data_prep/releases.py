@@ -14,13 +14,13 @@ from PIL import Image
 from data_prep.files import Entry
 from data_prep.images import RejectedError, decode, from_pixels, refuse
 from fer_jax.data.contract import CLASS_NAMES
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, printable
 
 MAX_FILE_BYTES = 64 << 20
 """Largest size of an image file, in bytes; a larger file is rejected without being decoded."""
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".jpe", ".jfif", ".mpo")
 
 LAYOUT = (
     f"train/<emotion>/*.jpg and test/<emotion>/*.jpg (or validation/), or {' or '.join(CSV_NAMES)}"
@@ -77,7 +77,7 @@ def read_tree(entries: list[Entry], source: str) -> tuple[str, Iterator[Candidat
         found = sorted(root for root in roots if root.count("/") == depth)
         if len(found) > 1:
             raise UserError(
-                f"{source} holds {len(found)} releases, {' and '.join(found)}: "
+                f"{source} holds {len(found)} releases, {printable(' and '.join(found))}: "
                 "give --source the one you want."
             )
         if found and kind == "folders":

@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,23 @@ def check_folder(flag: str, path: Path) -> None:
         raise UserError(
             f"{flag}={path} cannot be written to: {error.strerror or error}; choose another"
         ) from None
+
+
+def printable(text: str) -> str:
+    """Escapes what a terminal would obey or cannot show, for file names in tables and messages."""
+    return "".join(
+        _escape(letter) if unicodedata.category(letter) in _UNPRINTABLE else letter
+        for letter in text
+    )
+
+
+_UNPRINTABLE = ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+
+
+def _escape(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # a byte of a name that is not UTF-8
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:

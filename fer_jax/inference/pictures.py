@@ -1,20 +1,30 @@
 """Opens pictures of any format and converts them to the networks' input."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from fer_jax.data.contract import IMAGE_SIZE, to_eight_bits
-from fer_jax.errors import UserError
+from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.pixels import (
+    UnusableError,
+    describe_special,
+    name_unsupported,
+    open_image,
+    to_grey_or_rgb,
+)
+from fer_jax.errors import UserError, printable
 
 
 class UnreadableError(UserError):
     """A file that is not a readable picture; `reason` is the message without the file's name."""
 
     def __init__(self, path: str | os.PathLike, reason: str):
-        super().__init__(f"cannot read {os.fspath(path)}: {reason}")
+        super().__init__(f"cannot read {printable(os.fsdecode(path))}: {reason}")
         self.reason = reason
 
 
@@ -26,23 +36,38 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
       transparency is ignored.
 
     Raises:
-      UnreadableError: the file is missing, damaged, truncated or not a picture.
+      UnreadableError: the file is missing, damaged, truncated, not a picture, or no regular file,
+        which is not opened.
     """
+    with naming(path):
+        require_regular(path)
+        with open(path, "rb") as stream:
+            try:
+                return to_grey_or_rgb(open_image(stream))
+            except UnidentifiedImageError:
+                stream.seek(0)
+                name = name_unsupported(stream.read(64), Path(path).suffix)
+        if name == "video":
+            raise UnusableError("a video; its name should end like one, as in .mp4")
+        if name:
+            raise UnusableError(f"{name} is not supported; convert it to JPEG or PNG")
+        raise UnusableError("not a picture, or damaged")
+
+
+def require_regular(path: str | os.PathLike) -> None:
+    """Raises `UnusableError` for a FIFO, device, socket or folder; `OSError` if it is missing."""
+    if kind := describe_special(path):
+        raise UnusableError(f"{kind}, not a file")
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Turns every error into an `UnreadableError` that names a file."""
     try:
-        with Image.open(path) as file:
-            return to_grey_or_rgb(ImageOps.exif_transpose(file))
-    except UnidentifiedImageError:
-        raise UnreadableError(path, "not a picture, or damaged") from None
+        yield
     except Exception as error:  # Pillow's decoders raise almost any class on damaged data.
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UnreadableError(path, reason or type(error).__name__) from None
-
-
-def to_grey_or_rgb(picture: Image.Image) -> Image.Image:
-    """Converts a picture of any mode to 8 bits per channel, "L" or "RGB"."""
-    if picture.mode.startswith("I"):  # Pillow's own conversion would clip at 255.
-        return Image.fromarray(to_eight_bits(np.asarray(picture)))
-    return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
 
 
 def to_input(picture: Image.Image) -> UInt8[np.ndarray, "48 48 1"]:

@@ -14,16 +14,18 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from fer_jax.data.pixels import to_grey_or_rgb
 from fer_jax.data.records import Records
 from fer_jax.inference.grad_cam import make_grad_cam
-from fer_jax.inference.pictures import open_picture, to_grey_or_rgb, to_input
+from fer_jax.inference.pictures import naming, open_picture, to_input
 from fer_jax.inference.trained import TrainedModel, load_trained
 
-Picture = Image.Image | str | os.PathLike | UInt8[np.ndarray, "..."]
+Picture = Image.Image | str | os.PathLike | UInt8[np.ndarray, "..."] | UInt8[jax.Array, "..."]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +90,12 @@ class Predictor:
           images: a path, a PIL image or an array of grey levels or RGB, UInt8[h, w], UInt8[h, w, 1]
             or UInt8[h, w, 3]; or several of these, of any sizes; or one array UInt8[n, h, w],
             UInt8[n, h, w, 1] or UInt8[n, h, w, 3]. An array with three axes is one picture if the
-            last axis is 1 or 3. One picture gives n = 1.
+            last axis is at most 4. One picture gives n = 1. Arrays are of NumPy, JAX or any library
+            that converts to NumPy. A PIL image is turned by its EXIF orientation, as a file is.
 
         Raises:
-          UserError: a file cannot be read.
-          TypeError: an array is not uint8.
+          UserError: a file or PIL image cannot be read.
+          TypeError: an array is not uint8, or an object is no picture.
           ValueError: there is no picture, or an array has another shape.
         """
         return Prediction(self._model.probabilities(_to_records(images)), self.classes)
@@ -137,17 +140,27 @@ def _to_records(images: Picture | Iterable[Picture]) -> Records:
 
 
 def _list(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
-    if isinstance(images, np.ndarray):
-        one = images.ndim == 2 or (images.ndim == 3 and images.shape[-1] in (1, 3))
-        return [images] if one else images
-    return [images] if isinstance(images, Image.Image | str | os.PathLike) else images
+    if isinstance(images, Image.Image | str | bytes | os.PathLike):
+        return [images]
+    if not hasattr(images, "__array__"):
+        return images
+    array = np.asarray(images)
+    if array.dtype.kind in "OSU":  # paths, or arrays of different sizes
+        return array
+    # No picture is so narrow: the last axis is the channels, though some counts are refused later.
+    one = array.ndim < 3 or (array.ndim == 3 and array.shape[-1] <= 4)
+    return [array] if one else array
 
 
 def _to_picture(image: Picture) -> Image.Image:
     if isinstance(image, Image.Image):
-        return to_grey_or_rgb(image)
+        with naming(getattr(image, "filename", "") or "the picture"):
+            return to_grey_or_rgb(image)
     if isinstance(image, str | os.PathLike):
         return open_picture(image)
+    if not hasattr(image, "__array__"):
+        kind = type(image).__name__
+        raise TypeError(f"{kind}; a picture is a path, a PIL image or an array of uint8")
     array = np.asarray(image)
     if array.dtype != np.uint8:
         raise TypeError(f"an array of {array.dtype}; pictures are uint8, 0 (black) to 255 (white)")

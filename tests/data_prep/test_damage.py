@@ -33,6 +33,7 @@ DAMAGED = {
     "train/happy/zeros.jpg": (bytes(2000), "train: not a JPEG or PNG image"),
     "train/happy/gif.png": (encode(GREY, "gif"), "train: not a JPEG or PNG image"),
     "train/happy/webp.jpg": (encode(GREY, "webp"), "train: not a JPEG or PNG image"),
+    "train/happy/heic.jpg": (b"\0\0\0\x18ftypheic", "train: not a JPEG or PNG image, but HEIC"),
     "train/happy/start.jpg": (JPEG[:2], "train: not a JPEG or PNG image"),
     "train/happy/signature.png": (PNG[:8], "train: "),
     "train/happy/half.jpg": (JPEG[: len(JPEG) // 2], "train: damaged or truncated: .*truncated"),
@@ -132,6 +133,11 @@ def test_other_kinds_of_pixels_become_8_bit_grey(tmp_path, convert):
     }
     for name, (content, _) in files.items():
         (root / "train/fear" / name).write_bytes(content)
+    # A camera's JPEG with a second picture behind it.
+    first, second = (Image.fromarray(noise(seed)) for seed in (8, 9))
+    mpo = encode(first, "mpo", save_all=True, append_images=[second], quality=95)
+    (root / "train/fear/camera.jpg").write_bytes(mpo)
+    (root / "train/fear/saved.jfif").write_bytes(encode(first, "jpeg", quality=95))
     # JPEG loses detail, so the reference is Pillow's own decoding.
     (root / "train/fear/colour.JPEG").write_bytes(encode(colour, "jpeg", quality=95))
     (root / "train/fear/print.jpg").write_bytes(
@@ -147,6 +153,9 @@ def test_other_kinds_of_pixels_become_8_bit_grey(tmp_path, convert):
         np.testing.assert_allclose(actual, expected, atol=0.51, err_msg=name)
     for name in ("replicated16.PNG", "grey_alpha.png", "one_bit.png", "turned.png"):
         assert records[f"train/fear/{name}"][2] == files[name][1].astype(np.uint8).tobytes()
+    with Image.open(root / "train/fear/saved.jfif") as image:
+        for name in ("camera.jpg", "saved.jfif"):
+            assert records[f"train/fear/{name}"][2] == image.tobytes()
     with Image.open(root / "train/fear/colour.JPEG") as image:
         assert records["train/fear/colour.JPEG"][2] == image.convert("L").tobytes()
     printed = np.frombuffer(records["train/fear/print.jpg"][2], np.uint8).reshape(48, 48)

@@ -4,12 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import fer_jax
+from data_prep.sample import render
 from fer_jax import Predictor
 from fer_jax.data.records import open_data_set
 from fer_jax.errors import UserError
@@ -74,17 +77,23 @@ def test_pictures_of_any_form(predictor, faces, tmp_path):
         "n h w": faces[..., 0],
         "n h w 3": np.repeat(faces, 3, axis=-1),
         "arrays": list(faces),
+        "jax": jax.numpy.asarray(faces),
+        "jax arrays": [jax.numpy.asarray(face[..., 0]) for face in faces],
         "PIL": [Image.open(path) for path in paths],
         "colour": [Image.open(path).convert("RGBA") for path in paths],
         "paths": iter(paths),
         "names": [*map(str, paths)],
+        "array of names": np.array([*map(str, paths)]),
+        "int32": [Image.fromarray(face[:, :, 0].astype(np.int32)) for face in faces],
+        "float": [Image.fromarray(face[:, :, 0] / np.float32(255)) for face in faces],
+        "16 bits": [Image.fromarray(face[:, :, 0].astype(np.uint16) * 257) for face in faces],
         "mixed": [faces[0], str(paths[1]), Image.open(paths[2]), paths[3], faces[4, :, :, 0]],
     }
     expected = predictor(faces).probabilities
     for name, images in forms.items():
         np.testing.assert_array_equal(predictor(images).probabilities, expected, err_msg=name)
     one = (faces[0], faces[0, :, :, 0], np.repeat(faces[0], 3, axis=-1), paths[0], str(paths[0]))
-    for image in (*one, Image.open(paths[0])):
+    for image in (*one, *map(jax.numpy.asarray, one[:3]), Image.open(paths[0])):
         probabilities = predictor(image).probabilities
         assert probabilities.shape == (1, 7)
         np.testing.assert_allclose(probabilities, expected[:1], rtol=1e-5)
@@ -120,11 +129,39 @@ def test_files_are_read_as_they_look(tmp_path):
     np.testing.assert_array_equal(open_picture(tmp_path / "deep.png"), ramp)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_whoever_opens_it(predictor, orientation, suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    Image.fromarray(render([3], [np.random.default_rng(3)])[0]).save(path, exif=exif)
+    by_path = predictor(path).probabilities
+    np.testing.assert_array_equal(predictor(Image.open(path)).probabilities, by_path)
+    loaded = Image.open(path)
+    loaded.load()
+    np.testing.assert_array_equal(predictor([loaded, path]).probabilities[0], by_path[0])
+    upright = ImageOps.exif_transpose(loaded)
+    np.testing.assert_array_equal(predictor(upright).probabilities, by_path)
+
+
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
         (np.zeros((2, 48, 48), np.float32), TypeError, "float32; pictures are uint8"),
         ([np.zeros((48, 48, 2), np.uint8)], ValueError, r"\(48, 48, 2\)"),
+        (np.zeros((48, 48, 2), np.uint8), ValueError, r"\(48, 48, 2\); a picture is \[h, w\]"),
+        (np.zeros((48, 48, 4), np.uint8), ValueError, r"\(48, 48, 4\); a picture is \[h, w\]"),
+        (jax.numpy.zeros((48, 48, 4), "uint8"), ValueError, r"\(48, 48, 4\); a picture is"),
+        (np.zeros((5, 48, 48, 4), np.uint8), ValueError, r"\(48, 48, 4\); a picture is"),
+        (np.zeros(2304, np.uint8), ValueError, r"\(2304,\); a picture is"),
+        (np.uint8(3), ValueError, r"\(\); a picture is"),
+        (jax.numpy.zeros((48, 48)), TypeError, "float32; pictures are uint8"),
+        (b"content", TypeError, "bytes; a picture is a path, a PIL image or an array"),
+        ([[0, 255]], TypeError, "list; a picture is a path, a PIL image or an array"),
+        (Image.new("F", (48, 48), -1), UserError, "cannot read the picture: levels from -1"),
+        (Image.new("L", (0, 48)), UserError, "cannot read the picture: 0x48 pixels"),
+        (Path(__file__).parent, UserError, "inference: a folder, not a file"),
         (np.zeros((2, 2, 48, 48, 3), np.uint8), ValueError, r"\(2, 48, 48, 3\)"),
         (np.zeros((0, 48, 48), np.uint8), ValueError, "no picture"),
         ([np.zeros((0, 48), np.uint8)], ValueError, r"\(0, 48\)"),
@@ -135,6 +172,15 @@ def test_files_are_read_as_they_look(tmp_path):
 def test_names_what_is_no_picture(predictor, images, error, message):
     with pytest.raises(error, match=message):
         predictor(images)
+
+
+def test_a_damaged_picture_that_the_caller_opened_is_named(predictor, tmp_path):
+    Image.new("RGB", (200, 200), "red").save(tmp_path / "half.jpg")
+    content = (tmp_path / "half.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(content[: len(content) // 2])
+    message = r"cannot read .*half\.jpg: image file is truncated"
+    with Image.open(tmp_path / "half.jpg") as picture, pytest.raises(UserError, match=message):
+        predictor(picture)
 
 
 def test_no_such_run_or_checkpoint(trained_workdir):
