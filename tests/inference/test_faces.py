@@ -6,8 +6,10 @@ from PIL import Image
 
 from data_prep.sample import render
 from fer_jax import Predictor
+from fer_jax.data.pixels import to_grey_or_rgb
 from fer_jax.inference.annotate import Mark, annotate
 from fer_jax.inference.faces import Box, find_faces
+from fer_jax.inference.pictures import open_picture
 from fer_jax.inference.sources import Frame
 from fer_jax.inference.stream import predict_frames
 
@@ -85,6 +87,40 @@ def test_a_large_photograph_is_searched_at_the_edges_too():
     assert overlap(box, Box(3100, 1100, 900, 900)) > 0.5
     assert box.left + box.width <= 4000
     assert box.top + box.height <= 2000
+
+
+@pytest.mark.parametrize(("contrast", "black"), [(0.2, 0), (0.06, 0), (0.2, 150)])
+@pytest.mark.parametrize("make_faces", [drawn_faces, real_faces])
+def test_faces_are_found_in_dark_and_pale_pictures_too(make_faces, request, contrast, black):
+    canvas = paste(make_faces(request))
+    found = find_faces(canvas.point(lambda level: black + contrast * level))
+    for place in PLACES:
+        assert max(overlap(box, place) for box in found) > 0.5
+
+
+def test_faces_are_found_in_deep_pictures():
+    canvas = paste(drawn_faces(None))
+    expected = find_faces(canvas)
+    for levels in (np.uint16(257), np.int32(257), np.float32(1 / 255)):
+        assert find_faces(Image.fromarray(np.asarray(canvas) * levels)) == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_faces_in_a_turned_picture_are_in_its_own_pixels(orientation, tmp_path):
+    upright = paste(drawn_faces(None))
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = upright.transpose(back[orientation]) if orientation > 1 else upright
+    turned.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as picture:
+        np.testing.assert_array_equal(open_picture(tmp_path / "a.png"), upright)
+        boxes = find_faces(picture)
+        expected = find_faces(upright)
+        assert len(boxes) == len(expected)
+        for box, square in zip(boxes, expected, strict=True):
+            crop = to_grey_or_rgb(box.crop(picture))  # It keeps the orientation.
+            np.testing.assert_array_equal(crop, square.crop(upright))
 
 
 def test_labels_cover_no_face():
