@@ -9,8 +9,8 @@ The arguments are files, folders (searched recursively), patterns such as 'shots
 or camera:0, which Ctrl-C stops. The command needs a workdir of fer_jax.main and prints a line for
 each face. It writes only the annotated copies in --output.
 
-Exit status: 0 if every picture was read, with or without faces; 1 if a picture could not be read,
-and its line says why; 2 for a mistake in the command.
+Exit status: 0 if every picture was read, with or without faces; 1 if a picture or a part of a video
+could not be read, and its line says why; 2 for a mistake in the command.
 """
 
 import io
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from fer_jax import cli
-from fer_jax.errors import UserError, check_folder, check_path
+from fer_jax.errors import UserError, check_folder, check_path, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,10 +83,11 @@ def main(arguments: Sequence[str]) -> None:
     copies = _Copies(output) if output else None
     warnings.filterwarnings("ignore", module="PIL")  # Pillow warns about files that it can read.
     assert isinstance(sys.stdout, io.TextIOWrapper)
-    # A file's name can be any bytes; they are printed unchanged.
+    # A file's name can be any bytes; csv has them unchanged.
     sys.stdout.reconfigure(errors="surrogateescape", line_buffering=True)
     print_line = FORMATS[options.format](predictor.classes)
     pictures = unreadable = 0
+    hint = not options.detect_faces
     for prediction in predictions:
         for line in to_lines(prediction, predictor.classes):
             print_line(line)
@@ -96,11 +97,24 @@ def main(arguments: Sequence[str]) -> None:
                 for face in prediction.faces
             ]
             copies.write(prediction.frame.copy, annotate(prediction.picture, marks))
+        if hint and is_scene(*prediction.size):
+            hint = False
+            name, (width, height) = printable(prediction.frame.name), prediction.size
+            print(
+                f"hint: {name} has {width}x{height} pixels and counts as one face; "
+                "--detect_faces finds the faces in such pictures",
+                file=sys.stderr,
+            )
         pictures += 1
         unreadable += bool(prediction.error)
     if unreadable:
         print(f"error: {unreadable:,} of {pictures:,} pictures could not be read", file=sys.stderr)
         sys.exit(1)
+
+
+def is_scene(width: int, height: int) -> bool:
+    """Returns whether a picture is too large or too narrow to be a face alone."""
+    return max(width, height) > min(1024, 2 * min(width, height))
 
 
 class _Copies:
@@ -121,7 +135,8 @@ class _Copies:
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path, quality=95, subsampling=0)
         except OSError as error:
-            raise UserError(f"--output: cannot write {path}: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise UserError(f"--output: cannot write {printable(str(path))}: {reason}") from error
 
     def _free(self, stem: Path) -> Path:
         names = itertools.chain([stem], (Path(f"{stem}-{n}") for n in itertools.count(2)))

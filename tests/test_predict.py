@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import io
 import json
 import os
 import weakref
@@ -15,10 +16,12 @@ import pytest
 from PIL import Image
 
 from data_prep.sample import render
+from fer_jax.data.pixels import picture_suffixes
 from fer_jax.inference.pictures import UnreadableError
 from fer_jax.inference.predictor import Prediction
-from fer_jax.inference.sources import Frame, find_frames
+from fer_jax.inference.sources import Frame, _live, find_frames
 from fer_jax.inference.stream import predict_frames
+from fer_jax.predict import is_scene
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -154,6 +157,8 @@ def test_prints_a_table(album, trained_workdir):
         ),
         (["--workdir=w", "camera:987"], "cannot open camera:987"),
         (["--workdir=w", "camera:x"], "cannot open camera:x"),
+        (["--workdir=w", "camera:99999999999"], "cannot open camera:99999999999"),
+        (["--workdir=w", "\x1b[31m.png"], r"pattern '\x1b[31m.png'"),
         (["--workdir=w", "camera:0", "{album}"], "give it alone"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -165,6 +170,225 @@ def test_a_mistake_ends_in_one_line_and_status_2(arguments, message, album, tmp_
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert message.format(album=album) in result.stderr
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """An AVI of 60 frames, each a JPEG."""
+    path = tmp_path_factory.mktemp("clip") / "clip.avi"
+    write_video(path, "MJPG")
+    return path
+
+
+def write_video(path: Path, code: str, count: int = 60) -> None:
+    video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), 10, (64, 48))
+    if not video.isOpened():
+        pytest.skip(f"this OpenCV cannot write {code} to {path.suffix}")
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        video.write(cv2.resize(coarse, (64, 48)))
+    video.release()
+
+
+def read(*arguments) -> list[str]:
+    """Returns the frame number and size of each picture, or why it cannot be read."""
+    seen = []
+    for frame in find_frames([str(argument) for argument in arguments]):
+        try:
+            size = frame.load().size
+        except UnreadableError as error:
+            seen.append(error.reason)
+        else:
+            seen.append("{} {}x{}".format(frame.number, *size))
+    return seen
+
+
+def test_of_half_a_video_the_frames_are_read_and_the_rest_is_told(clip, tmp_path, trained_workdir):
+    half = tmp_path / "half.avi"
+    half.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    result = predict(f"--workdir={trained_workdir}", half, "--format=csv")
+    assert result.returncode == 1
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    frames, last = rows[:-1], rows[-1]
+    assert [row["frame"] for row in frames] == [str(number) for number in range(len(frames))]
+    assert {row["status"] for row in frames} == {"ok"}
+    assert 25 <= len(frames) <= 32
+    assert last["status"] == f"error: {len(frames)} of about 60 frames could be read"
+    assert last["frame"] == ""
+    assert result.stderr == f"error: 1 of {len(rows)} pictures could not be read\n"
+
+
+@pytest.mark.parametrize("places", [[(0.5, 1)], [(0.3, 0.32)], [(0.2, 0.4), (0.6, 0.8)]])
+def test_zeroed_frames_of_a_video_are_told(clip, tmp_path, places):
+    content = bytearray(clip.read_bytes())
+    for start, end in places:
+        part = slice(int(start * len(content)), int(end * len(content)))
+        content[part] = bytes(part.stop - part.start)
+    (tmp_path / "zeros.avi").write_bytes(content)
+    *frames, last = read(tmp_path / "zeros.avi")
+    assert last == f"{len(frames)} of about 60 frames could be read"
+    share = sum(end - start for start, end in places)
+    assert 60 * (1 - share) - 5 <= len(frames) < 60
+    assert all(frame.endswith("64x48") for frame in frames)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "code", "cut_is_seen"),
+    [
+        *(("avi", "MJPG", True), ("avi", "XVID", True), ("mkv", "VP80", True)),
+        *(("mp4", "mp4v", True), ("mov", "MJPG", True), ("3gp", "mp4v", True)),
+        *(("webm", "VP80", True), ("flv", "FLV1", True), ("ogv", "VP80", False)),
+        *(("ts", "mpg2", False), ("wmv", "WMV2", False), ("mpg", "mpg2", False)),
+    ],
+)
+def test_videos_of_every_kind(suffix, code, cut_is_seen, tmp_path):
+    """A sound video has no error; a cut one has, where the file announces its length."""
+    (tmp_path / "videos").mkdir()
+    path = tmp_path / f"videos/a.{suffix.upper()}"
+    write_video(path.with_suffix(f".{suffix}"), code)
+    path.with_suffix(f".{suffix}").rename(path)
+    whole = [f"{number} 64x48" for number in range(60)]
+    assert read(tmp_path / "videos") == whole
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    *frames, last = read(path)
+    assert frames == whole[: len(frames)]
+    ends = (f"{len(frames)} of about 60 frames could be read", "not a video, or damaged")
+    assert (last in ends) == cut_is_seen
+
+
+def test_frames_behind_damaged_ones_keep_their_numbers(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path, "mp4v")
+    content = bytearray(path.read_bytes())
+    part = slice(len(content) * 4 // 10, len(content) * 7 // 10)
+    content[part] = bytes(part.stop - part.start)
+    path.write_bytes(content)
+    *frames, last = read(path)
+    assert 38 <= len(frames) <= 48
+    assert frames[-1] == "59 64x48"
+    assert last == f"{len(frames)} of about 60 frames could be read"
+
+
+def test_a_camera_that_stops_is_told(clip):
+    """A video stands in for the camera, as OpenCV has one interface for both."""
+    frames = list(_live(cv2.VideoCapture(str(clip)), "camera:0", Path("camera_0")))
+    assert [frame.number for frame in frames[:-1]] == list(range(60))
+    with pytest.raises(UnreadableError, match="camera:0: the camera gives no more pictures"):
+        frames[-1].load()
+
+
+def test_a_folder_with_everything_that_lies_in_folders(tmp_path, clip, capfd):
+    root = tmp_path / "pictures"
+    (root / "inner.png").mkdir(parents=True)
+    (root / "inner.png/back").symlink_to(root)
+    (tmp_path / "elsewhere").mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    face(1).save(tmp_path / "elsewhere/linked.png")
+    readable = ["jfif", "jpe", "pgm", "mpo", "ppm", "ico", "tga"]
+    readable += [suffix for suffix in ("avif", "jp2") if f".{suffix}" in picture_suffixes()]
+    for suffix in readable:
+        face(1).save(root / f"{suffix}.{suffix.upper()}")
+    (root / "heic.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1")
+    (root / "hidden").mkdir()
+    face(1).save(root / ".hidden.png")
+    (root / "notes.txt").write_text("no picture")
+    os.mkfifo(root / "fifo.jpg")
+    os.mkfifo(root / "video.mp4")
+    (root / "device.png").symlink_to("/dev/zero")
+    (root / "broken.png").symlink_to("nowhere")
+    (root / os.fsdecode(b"clip\xff.avi")).write_bytes(clip.read_bytes())
+    frames = list(find_frames([str(root)]))
+    names = [frame.name.removeprefix(f"{root}/") for frame in frames if not frame.number]
+    expected = [*(f"{suffix}.{suffix.upper()}" for suffix in readable), "broken.png", "heic.heic"]
+    assert names == [*sorted([*expected, "clip\udcff.avi"]), "linked/linked.png"]
+    for frame in frames:
+        if frame.name.endswith("heic"):
+            with pytest.raises(UnreadableError, match="HEIC is not supported"):
+                frame.load()
+        elif frame.name.endswith("broken.png"):
+            with pytest.raises(UnreadableError, match="No such file"):
+                frame.load()
+        else:
+            assert frame.load().size in ((48, 48), (64, 48))
+    assert sorted(capfd.readouterr().err.splitlines()) == [
+        f"passed over {root}/device.png: a device, not a file",
+        f"passed over {root}/fifo.jpg: a FIFO, not a file",
+        f"passed over {root}/video.mp4: a FIFO, not a file",
+    ]
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    face(1).save(tmp_path / "first/a.png")
+    frames = find_frames([str(tmp_path)])
+    assert next(frames).name.endswith("a.png")
+    (tmp_path / "second").rmdir()  # It is known already, but not yet listed.
+    (frame,) = frames
+    assert frame.name == str(tmp_path / "second")
+    with pytest.raises(UnreadableError, match="second: No such file or directory"):
+        frame.load()
+
+
+def test_copies_in_a_linked_folder_are_not_read_again(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "out").mkdir()
+    face(1).save(tmp_path / "photos/a.png")
+    face(1).save(tmp_path / "out/copy.png")
+    (tmp_path / "photos/labelled").symlink_to(tmp_path / "out")
+    frames = list(find_frames([str(tmp_path / "photos")], tmp_path / "out"))
+    assert [Path(frame.name).name for frame in frames] == ["a.png"]
+
+
+def test_what_is_named_and_no_file_is_refused_unopened(tmp_path, clip):
+    os.mkfifo(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.mp4")
+    (tmp_path / "c.avi").write_bytes(b"")
+    arguments = (tmp_path / "a.png", tmp_path / "b.mp4", "/dev/zero", tmp_path / "c.avi")
+    assert read(*arguments) == [
+        *("a FIFO, not a file", "a FIFO, not a file", "a device, not a file"),
+        "not a video, or damaged",
+    ]
+    assert read(tmp_path / "?.*") == [*("a FIFO, not a file",) * 2, "not a video, or damaged"]
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path, trained_workdir):
+    name = "a\x1b[31m\n\x07\u202e\x9bé.png"
+    raw = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\x9b31m.png")
+    face(1).save(tmp_path / name)
+    face(1).save(raw)
+    table, rows = (
+        predict(f"--workdir={trained_workdir}", tmp_path, f"--format={kind}").stdout
+        for kind in ("table", "csv")
+    )
+    assert f"{tmp_path}/a\\x1b[31m\\n\\x07\\u202e\\x9bé.png\n" in table
+    assert f"{tmp_path}/\\x9b31m.png\n" in table
+    assert table.count("\n") == 3
+    seen = {row["image"] for row in csv.DictReader(io.StringIO(rows, newline=""))}
+    assert seen == {f"{tmp_path}/{name}", raw}
+
+
+def test_a_scene_without_face_detection_gets_a_hint(tmp_path, trained_workdir):
+    sizes = [(48, 48), (800, 600), (500, 100), (2000, 1500)]
+    names = [tmp_path / f"{width}.png" for width, _ in sizes]
+    for name, size in zip(names, sizes, strict=True):
+        Image.new("L", size, 99).save(name)
+    result = predict(f"--workdir={trained_workdir}", *names)
+    assert result.returncode == 0
+    assert result.stderr == (
+        f"hint: {tmp_path}/500.png has 500x100 pixels and counts as one face; "
+        "--detect_faces finds the faces in such pictures\n"
+    )
+    assert not predict(f"--workdir={trained_workdir}", *names, "--detect_faces").stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "scene"),
+    [((1000, 1000), False), ((1025, 1025), True), ((48, 97), True), ((90, 48), False)],
+)
+def test_which_pictures_are_more_than_a_face(size, scene):
+    assert is_scene(*size) == scene
 
 
 class FakePredictor:

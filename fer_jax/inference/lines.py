@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fer_jax.errors import printable
 from fer_jax.inference.stream import FramePrediction
 
 Line = Mapping[str, Any]
@@ -46,7 +47,7 @@ def _print_table(classes: Sequence[str]) -> Callable[[Line], None]:
         print(f"{columns}   {label:<{label_width}}   {place}")
 
     def print_line(line: Line) -> None:
-        place = line["image"]
+        place = printable(line["image"])
         if line["frame"] is not None:
             place += f" frame {line['frame']}"
         if line["status"] == "ok":
@@ -56,7 +57,7 @@ def _print_table(classes: Sequence[str]) -> Callable[[Line], None]:
             row(cells, line["label"], place)
         else:
             status, _, reason = line["status"].partition(": ")
-            row(["-"] * len(classes), status, f"{place}: {reason}" if reason else place)
+            row(["-"] * len(classes), status, f"{place}: {printable(reason)}" if reason else place)
 
     row(classes, "label", "image (probabilities in percent)")
     return print_line

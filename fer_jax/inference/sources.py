@@ -5,27 +5,34 @@ import functools
 import glob
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from fer_jax.errors import UserError
-from fer_jax.inference.pictures import UnreadableError, open_picture
+from fer_jax.data.pixels import describe_special, picture_suffixes
+from fer_jax.errors import UserError, printable
+from fer_jax.inference.pictures import UnreadableError, naming, open_picture, require_regular
 
 # This package reports what cannot be opened, so OpenCV and FFmpeg stay silent.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Suffixes of pictures in folders; a file named by itself can have any suffix."""
-
-VIDEOS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-"""Suffixes of videos."""
+VIDEOS = frozenset(
+    {".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mjpeg"}
+    | {".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".qt"}
+    | {".ts", ".vob", ".webm", ".wmv"}
+)
+"""Suffixes of videos. In folders, files with these and with the suffixes of pictures are read; a
+picture named by itself can have any suffix."""
 
 _CAMERA = "camera:"
+_MOST_FRAMES = 1e9  # announced by a sound video: a year of frames
+_MOST_DAMAGED = 1000  # damaged frames in a row that are passed over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,23 +77,28 @@ def _open(argument: str, output: Path | None) -> Iterable[Frame]:
     if is_camera(argument):
         return _camera(argument)
     path = Path(argument)
-    if output and path.exists():
+    try:
+        exists = argument != "" and path.exists()
+    except OSError as error:  # The name is too long, or a folder must not be entered.
+        raise UserError(f"cannot read {argument!r}: {error.strerror}") from None
+    if output and exists:
         _refuse_to_overwrite(path.resolve(), output.resolve())
-    if path.is_dir():
-        files = _walk(path)
-        first = next(files, None)
+    if exists and path.is_dir():
+        frames = _walk(path, output)
+        first = next(frames, None)
         if first is None:
-            raise UserError(f"{argument} holds no picture or video")
-        found = itertools.chain([first], files)
-        return itertools.chain.from_iterable(
-            _frames(file, file.relative_to(path).with_suffix("")) for file in found
-        )
-    if path.exists():
+            raise UserError(f"{argument!r} holds no picture or video")
+        return itertools.chain([first], frames)
+    if exists:
         return _frames(path, Path(path.stem))
-    matches = sorted(filter(os.path.isfile, glob.iglob(argument, recursive=True)))
+    matches = [Path(match) for match in sorted(glob.iglob(argument, recursive=True))]
+    matches = [match for match in matches if not os.path.isdir(match)]
     if not matches:
         raise UserError(f"there is no file, folder or pattern {argument!r}")
-    return find_frames(matches, output)
+    if output:
+        for match in matches:
+            _refuse_to_overwrite(match.resolve(), output.resolve())
+    return itertools.chain.from_iterable(_frames(match, Path(match.stem)) for match in matches)
 
 
 def _refuse_to_overwrite(path: Path, output: Path) -> None:
@@ -94,12 +106,30 @@ def _refuse_to_overwrite(path: Path, output: Path) -> None:
         raise UserError(f"--output={output} is a folder that is read; choose another folder")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in folder.walk():
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURES | VIDEOS:
-                yield parent / name
+def _walk(folder: Path, output: Path | None) -> Iterator[Frame]:
+    """Yields the frames of a folder's files, then of those in its folders. Links are followed."""
+    seen = {os.path.realpath(output)} if output else set()
+    folders = [(folder, Path())]
+    while folders:
+        folder, copies = folders.pop()
+        if (place := os.path.realpath(folder)) in seen:  # A link to a parent would loop for ever.
+            continue
+        seen.add(place)
+        try:
+            paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        except OSError as error:
+            yield _unreadable(str(folder), error.strerror or str(error))
+            continue
+        for path in paths:
+            if os.path.isdir(path):
+                continue
+            if os.path.exists(path) and not os.path.isfile(path):
+                kind = describe_special(path)
+                print(f"passed over {printable(str(path))}: {kind}, not a file", file=sys.stderr)
+            elif path.suffix.lower() in picture_suffixes() | VIDEOS:
+                yield from _frames(path, copies / path.stem)
+        inner = [(path, copies / path.name) for path in paths if os.path.isdir(path)]
+        folders += reversed(inner)
 
 
 def _frames(path: Path, copy: Path) -> Iterable[Frame]:
@@ -108,30 +138,71 @@ def _frames(path: Path, copy: Path) -> Iterable[Frame]:
     return [Frame(str(path), copy, functools.partial(open_picture, path))]
 
 
-def _video(path: Path, copy: Path) -> Iterator[Frame]:
+def _unreadable(name: str, reason: str) -> Frame:
     def fail() -> Image.Image:
-        raise UnreadableError(path, "not a video, or damaged")
+        raise UnreadableError(name, reason)
 
-    frames = _capture(cv2.VideoCapture(str(path)), str(path), copy)
-    yield next(frames, Frame(str(path), copy, fail))
-    yield from frames
+    return Frame(name, Path(), fail)
+
+
+def _video(path: Path, copy: Path) -> Iterator[Frame]:
+    """Yields the readable frames; then an error if the file announces more."""
+    name = str(path)
+    try:
+        with naming(path):
+            require_regular(path)
+            with path.open("rb") as file:
+                is_avi = file.read(4) == b"RIFF"
+    except UnreadableError as error:
+        yield _unreadable(name, error.reason)
+        return
+    # As bytes, because a text that is not UTF-8 crashes OpenCV; absolute, so that it is no address.
+    place: Any = os.fsencode(path.absolute())
+    capture = cv2.VideoCapture(place, cv2.CAP_FFMPEG)
+    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    expected = round(announced) if 0 < announced < _MOST_FRAMES else 0  # 0 if it is unknown.
+    read = 0
+    for number, pixels in _read(capture, expected):
+        load = functools.partial(_from_bgr, pixels)
+        yield Frame(name, copy / f"{number:06d}", load, number)
+        read += 1
+    # An AVI counts its frames. Others also count what is trimmed away or only heard.
+    tolerated = 0 if is_avi else min(capture.get(cv2.CAP_PROP_FPS), expected / 10)
+    if not read:
+        yield _unreadable(name, "not a video, or damaged")
+    elif expected - read > tolerated:
+        yield _unreadable(name, f"{read:,} of about {expected:,} frames could be read")
+
+
+def _read(capture: cv2.VideoCapture, expected: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields frames and their numbers. Frames behind damaged ones are read, as far as expected."""
+    read = damaged = 0
+    for number in itertools.count():
+        more, pixels = capture.read()
+        if more:
+            yield number, pixels
+            read, damaged = read + 1, 0
+        elif damaged < min(expected - read, _MOST_DAMAGED):
+            damaged += 1
+        else:
+            return
 
 
 def _camera(name: str) -> Iterator[Frame]:
     number = name.removeprefix(_CAMERA)
-    capture = cv2.VideoCapture(int(number)) if number.isdecimal() else None
+    try:
+        capture = cv2.VideoCapture(int(number)) if number.isdecimal() else None
+    except (cv2.error, ValueError):  # The number is too large.
+        capture = None
     if capture is None or not capture.isOpened():
-        raise UserError(f"cannot open {name}; the first camera is {_CAMERA}0")
-    return _capture(capture, name, Path(f"camera_{number}"))
+        raise UserError(f"cannot open {printable(name)}; the first camera is {_CAMERA}0")
+    return _live(capture, name, Path(f"camera_{number}"))
 
 
-def _capture(capture: cv2.VideoCapture, name: str, copy: Path) -> Iterator[Frame]:
-    for number in itertools.count():
-        more, pixels = capture.read()
-        if not more:
-            return
-        load = functools.partial(_from_bgr, pixels)
-        yield Frame(name, copy / f"{number:06d}", load, number)
+def _live(capture: cv2.VideoCapture, name: str, copy: Path) -> Iterator[Frame]:
+    for number, pixels in _read(capture, expected=0):
+        yield Frame(name, copy / f"{number:06d}", functools.partial(_from_bgr, pixels), number)
+    yield _unreadable(name, "the camera gives no more pictures")
 
 
 def _from_bgr(pixels: np.ndarray) -> Image.Image:

@@ -45,12 +45,14 @@ class FramePrediction:
     Attributes:
       frame: the picture's name and number; it cannot be loaded again.
       faces: the faces, from left to right.
+      size: width and height of the picture in pixels; zeros if it could not be read.
       picture: the decoded picture; None unless kept.
       error: the reason why the picture could not be read; empty otherwise.
     """
 
     frame: Frame
     faces: list[Face]
+    size: tuple[int, int]
     picture: Image.Image | None
     error: str
 
@@ -92,6 +94,7 @@ class _Loaded:
     frame: Frame
     boxes: Sequence[Box | None]
     inputs: list[UInt8[np.ndarray, "48 48 1"]]
+    size: tuple[int, int] = (0, 0)
     picture: Image.Image | None = None
     error: str = ""
 
@@ -105,7 +108,7 @@ def _load(frame: Frame, *, detect_faces: bool, keep_picture: bool) -> _Loaded:
     frame = dataclasses.replace(frame, load=_loaded_before)
     boxes = find_faces(picture) if detect_faces else [None]
     inputs = [to_input(box.crop(picture) if box else picture) for box in boxes]
-    return _Loaded(frame, boxes, inputs, picture if keep_picture else None)
+    return _Loaded(frame, boxes, inputs, picture.size, picture if keep_picture else None)
 
 
 def _loaded_before() -> NoReturn:
@@ -153,4 +156,4 @@ def _predict(
         rows = zip(prediction.labels, prediction.probabilities, maps, strict=False)
     for loaded in batch:
         faces = [Face(box, *next(rows)) for box in loaded.boxes]
-        yield FramePrediction(loaded.frame, faces, loaded.picture, loaded.error)
+        yield FramePrediction(loaded.frame, faces, loaded.size, loaded.picture, loaded.error)
