@@ -23,8 +23,14 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from fer_jax import cli
-from fer_jax.errors import UserError, check_folder, check_path, printable
+from fer_jax import cli, stopping
+from fer_jax.errors import (
+    UserError,
+    check_folder,
+    check_path,
+    printable,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,25 +94,32 @@ def main(arguments: Sequence[str]) -> None:
     print_line = FORMATS[options.format](predictor.classes)
     pictures = unreadable = 0
     hint = not options.detect_faces
-    for prediction in predictions:
-        for line in to_lines(prediction, predictor.classes):
-            print_line(line)
-        if copies and prediction.picture:
-            marks = [
-                Mark(face.box, f"{face.label} {100 * face.probabilities.max():.0f} %", face.heat)
-                for face in prediction.faces
-            ]
-            copies.write(prediction.frame.copy, annotate(prediction.picture, marks))
-        if hint and is_scene(*prediction.size):
-            hint = False
-            name, (width, height) = printable(prediction.frame.name), prediction.size
-            print(
-                f"hint: {name} has {width}x{height} pixels and counts as one face; "
-                "--detect_faces finds the faces in such pictures",
-                file=sys.stderr,
-            )
-        pictures += 1
-        unreadable += bool(prediction.error)
+    with stopping.deferred() as stop:
+        for prediction in predictions:
+            for line in to_lines(prediction, predictor.classes):
+                print_line(line)
+            if copies and prediction.picture:
+                marks = [
+                    Mark(
+                        face.box, f"{face.label} {100 * face.probabilities.max():.0f} %", face.heat
+                    )
+                    for face in prediction.faces
+                ]
+                copies.write(prediction.frame.copy, annotate(prediction.picture, marks))
+            if hint and is_scene(*prediction.size):
+                hint = False
+                name, (width, height) = printable(prediction.frame.name), prediction.size
+                print(
+                    f"hint: {name} has {width}x{height} pixels and counts as one face; "
+                    "--detect_faces finds the faces in such pictures",
+                    file=sys.stderr,
+                )
+            pictures += 1
+            unreadable += bool(prediction.error)
+            if stop.asked:
+                break
+    if stop.asked and not live:
+        raise stopping.Stopped(f"stopped after {pictures:,} pictures")
     if unreadable:
         print(f"error: {unreadable:,} of {pictures:,} pictures could not be read", file=sys.stderr)
         sys.exit(1)
@@ -132,8 +145,9 @@ class _Copies:
         """
         path = self._free(self._folder / stem)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(path, quality=95, subsampling=0)
+            jpeg = io.BytesIO()
+            picture.save(jpeg, "JPEG", quality=95, subsampling=0)
+            write_atomically(path, jpeg.getvalue())
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"--output: cannot write {printable(str(path))}: {reason}") from error
