@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import importlib
+import importlib.util
 import os
 import stat
 from typing import IO
@@ -42,7 +42,7 @@ _KINDS = {
 
 
 class UnusableError(Exception):
-    """A file or picture that is sound perhaps, but not usable; the message says why."""
+    """A file that is not opened, or a picture that is not converted; the message says why."""
 
 
 def describe_special(path: str | os.PathLike) -> str:
@@ -96,28 +96,32 @@ def open_image(stream: IO[bytes], formats: tuple[str, ...] = ()) -> ImageFile.Im
 
 
 def name_unsupported(head: bytes, suffix: str = "") -> str:
-    """Returns the format of a file that Pillow cannot read, as in "HEIC"; "" if it is unknown.
+    """Returns the format of a file if Pillow does not read it, as in "HEIC"; otherwise "".
 
     Args:
       head: the first bytes of the file; 64 suffice.
       suffix: suffix of the file's name, which counts if the bytes say nothing.
     """
+    name = _guess(head) or _UNSUPPORTED.get(suffix.lower(), "")
+    readable = {"AVIF": "PIL._avif", "HEIC": "pillow_heif"}
+    return "" if name in readable and importlib.util.find_spec(readable[name]) else name
+
+
+def _guess(head: bytes) -> str:
     if head[4:8] == b"ftyp":
         brands = {head[start : start + 4] for start in (8, *range(16, len(head) - 3, 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
-        if head[8:12] == b"crx ":
-            return "camera raw"
-        heic = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-        return "HEIC" if brands & heic else "video"
+        if brands & {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}:
+            return "HEIC"
+        return "camera raw" if b"crx " in brands else "video"
     if head.startswith(b"\x1aE\xdf\xa3") or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return "video"
     if head[40:44] == b" EMF":
         return "EMF"
     if b"<svg" in head:
         return "SVG"
-    names = (name for start, name in _STARTS.items() if head.startswith(start))
-    return next(names, "") or _UNSUPPORTED.get(suffix.lower(), "")
+    return next((name for start, name in _STARTS.items() if head.startswith(start)), "")
 
 
 def to_grey_or_rgb(picture: Image.Image) -> Image.Image:
@@ -155,10 +159,8 @@ def _eight_bits(levels: np.ndarray, top: int | None) -> UInt8[np.ndarray, "heigh
         top = next((top for top in _TOPS[levels.dtype.kind] if high <= top), 0)
     # Levels that would all be black have in truth another range.
     if not low >= 0 or not top or 0 < 255 * high < 1.5 * top:
-        raise UnusableError(
-            f"levels from {low:g} to {high:g}; they should be 0 to 255 or 0 to 65535, or 0 to 1 "
-            "in floating point"
-        )
+        ranges = "0 to 1 or 0 to 255" if levels.dtype.kind == "f" else "0 to 255 or 0 to 65535"
+        raise UnusableError(f"levels from {low:g} to {high:g}; {ranges} can be read")
     if top == 65535:
         return to_eight_bits(levels)
     return np.rint(levels * (255 / top)).astype(np.uint8)
