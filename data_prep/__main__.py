@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from fer_jax import stopping
-from fer_jax.errors import DISK_ERRORS, UserError, user_path
+from fer_jax.errors import DISK_ERRORS, UserError
+from fer_jax.paths import user_path
 
 _USAGE = "python -m data_prep --source PATH --data_dir DIR [--resize] [--allow_bad]"
 _EPILOG = """\

@@ -14,7 +14,8 @@ from PIL import Image
 from data_prep.files import Entry
 from data_prep.images import RejectedError, decode, from_pixels, refuse
 from fer_jax.data.contract import CLASS_NAMES
-from fer_jax.errors import UserError, printable
+from fer_jax.errors import UserError
+from fer_jax.paths import printable
 
 MAX_FILE_BYTES = 64 << 20
 """Largest size of an image file, in bytes; a larger file is rejected without being decoded."""

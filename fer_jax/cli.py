@@ -18,7 +18,8 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 
 from fer_jax import stopping
 from fer_jax.config import load_config, suggest
-from fer_jax.errors import DISK_ERRORS, UserError, user_path
+from fer_jax.errors import DISK_ERRORS, UserError
+from fer_jax.paths import user_path
 
 COMMANDS = {
     "prepare": (

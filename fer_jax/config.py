@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from fer_jax.errors import UserError, check_path
+from fer_jax.errors import UserError
+from fer_jax.paths import check_path
 
 
 def default_config() -> ConfigDict:

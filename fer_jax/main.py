@@ -25,7 +25,8 @@ from ml_collections import config_flags
 
 from fer_jax import cli
 from fer_jax.config import check, find_config
-from fer_jax.errors import UserError, check_folder
+from fer_jax.errors import UserError
+from fer_jax.paths import check_folder
 
 
 def define_flags() -> None:

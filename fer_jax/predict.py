@@ -24,13 +24,8 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from fer_jax import cli, stopping
-from fer_jax.errors import (
-    UserError,
-    check_folder,
-    check_path,
-    printable,
-    write_atomically,
-)
+from fer_jax.errors import UserError, write_atomically
+from fer_jax.paths import check_folder, check_path, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image

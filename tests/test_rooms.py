@@ -8,6 +8,7 @@ import pytest
 ROOMS = (
     "fer_jax.stopping",
     "fer_jax.errors",
+    "fer_jax.paths",
     "fer_jax.config",
     "fer_jax.data.contract",
     "fer_jax.devices",
@@ -57,7 +58,7 @@ def test_a_file_imports_from_lower_rooms_only(path):
 
 
 def test_data_prep_needs_little_of_the_package():
-    allowed = {"stopping", "errors", "data.contract", "data.pixels"}
+    allowed = {"stopping", "errors", "paths", "data.contract", "data.pixels"}
     for path in Path("data_prep").rglob("*.py"):
         ours = {name for name in imports(path) if name.startswith("fer_jax")}
         assert ours <= {f"fer_jax.{name}" for name in allowed}, path

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fer_jax.errors import printable
 from fer_jax.inference.stream import FramePrediction
+from fer_jax.paths import printable
 
 Line = Mapping[str, Any]
 """The output for one face, or for one picture without faces.

@@ -17,7 +17,8 @@ from fer_jax.data.pixels import (
     open_image,
     to_grey_or_rgb,
 )
-from fer_jax.errors import UserError, printable
+from fer_jax.errors import UserError
+from fer_jax.paths import printable
 
 
 class UnreadableError(UserError):

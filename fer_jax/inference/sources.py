@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from fer_jax.data.pixels import describe_special, picture_suffixes
-from fer_jax.errors import UserError, printable
+from fer_jax.errors import UserError
 from fer_jax.inference.pictures import UnreadableError, naming, open_picture, require_regular
+from fer_jax.paths import printable
 
 # This package reports what cannot be opened, so OpenCV and FFmpeg stay silent.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -27,9 +27,10 @@ from flax import nnx
 from jaxtyping import Shaped
 from tqdm import tqdm
 
-from fer_jax.errors import UserError, user_path
+from fer_jax.errors import UserError
 from fer_jax.models import convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.layers import Frozen
+from fer_jax.paths import user_path
 
 Array = Shaped[np.ndarray, "..."]
 

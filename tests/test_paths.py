@@ -1,10 +1,11 @@
-"""Paths as users give them, and files that are written whole."""
+"""Paths as users give them: expanded, and refused where no file can have them."""
 
 from pathlib import Path
 
 import pytest
 
-from fer_jax.errors import UserError, check_folder, user_path
+from fer_jax.errors import UserError
+from fer_jax.paths import check_folder, user_path
 
 
 def test_a_path_may_start_at_a_home_folder(monkeypatch):
