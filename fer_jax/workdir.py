@@ -75,6 +75,9 @@ def claim_workdir(
 ) -> None:
     """Writes config.json into a new workdir; lets a run of the same config and data resume.
 
+    A workdir without a checkpoint counts as new. An old run may resume with more epochs, unless its
+    schedule is a cosine.
+
     Args:
       workdir: folder of the run.
       config: every knob.
@@ -87,7 +90,7 @@ def claim_workdir(
       UserError: the workdir belongs to another config or other data (the message has the
         difference), or it cannot be written.
     """
-    path, checkpoints = workdir / CONFIG, workdir / CHECKPOINTS
+    path = workdir / CONFIG
     versions = {name: _version(name) for name in _PACKAGES}
     facts = {
         "config": config,
@@ -97,12 +100,14 @@ def claim_workdir(
     }
     # Tuples become lists, as in the file.
     facts, model_defaults = json.loads(json.dumps((facts, model_defaults)))
-    if path.exists():
+    if not _has_checkpoints(workdir):
+        pass  # Nothing to resume: the last run here ended before its first checkpoint.
+    elif path.exists():
         old = read_run(workdir)
         _refuse_differences(workdir, old, facts, model_defaults)
         facts = {**old, "config": {**old["config"], "epochs": facts["config"]["epochs"]}}
         write = write and facts != old
-    elif checkpoints.is_dir() and any(checkpoints.iterdir()):
+    else:
         raise UserError(
             f"{workdir} has checkpoints but no {CONFIG}; put it back, or choose another --workdir"
         )
@@ -186,6 +191,13 @@ def read_report(workdir: Path, split: str) -> dict[str, Any]:
 def median_speed(history: Sequence[Mapping[str, Any]]) -> float:
     """Returns the median of the epochs' images/s, for one epoch or more."""
     return statistics.median(epoch["images_per_second"] for epoch in history)
+
+
+def _has_checkpoints(workdir: Path) -> bool:
+    """Whether a run, or a member of an ensemble, has saved anything."""
+    return any(
+        any(workdir.glob(pattern)) for pattern in (f"{CHECKPOINTS}/*", f"member_*/{CHECKPOINTS}/*")
+    )
 
 
 def _version(package: str) -> str:

@@ -19,6 +19,7 @@ def claim(workdir, config=None, model_defaults=(), **data):
         devices={"kind": "abacus"},
         write=True,
     )
+    (workdir / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
 
 
 def edit(workdir, change):
@@ -104,6 +105,20 @@ def test_a_damaged_config_is_named(tmp_path, change, words):
     edit(tmp_path, change)
     with pytest.raises(UserError, match=rf"config.json is damaged: .*{words}.*; put it back"):
         read_run(tmp_path)
+
+
+def test_a_workdir_without_a_checkpoint_counts_as_new(tmp_path):
+    claim(tmp_path)
+    (tmp_path / "checkpoints/1").rmdir()
+    config = default_config()
+    config.batch_size = 32
+    claim(tmp_path, config)
+    assert read_run(tmp_path)["config"]["batch_size"] == 32
+    # An ensemble's checkpoints are its members'.
+    (tmp_path / "checkpoints/1").rename(tmp_path / "1")
+    (tmp_path / "member_0/checkpoints/1").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"batch_size was 32, is 64"):
+        claim(tmp_path)
 
 
 def test_epochs_may_grow_where_the_schedule_does_not_depend_on_them(tmp_path):
