@@ -23,7 +23,7 @@ from fer_jax.data.records import (
     open_data_set,
 )
 from fer_jax.devices import create_mesh, device_kind, memory_errors, supported_dtype
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, warn
 from fer_jax.inference.probabilities import make_predict, predict_records
 from fer_jax.inference.views import choose_views
 from fer_jax.models import create_model
@@ -271,7 +271,10 @@ def class_weights(
 
 def _restore(runs: Sequence[Run], state: TrainState, source: Input, members: Members) -> TrainState:
     """Goes back to the latest step at which all runs have a checkpoint, if there is one."""
-    step = max(set.intersection(*(set(run.checkpoints.steps()) for run in runs)), default=0)
+    saved = [set(run.checkpoints.steps()) for run in runs]
+    step = max(set.intersection(*saved), default=0)
+    if not step and any(saved):
+        warn("the members have no intact checkpoint of the same step; the run starts over")
     for run in runs:
         run.checkpoints.delete_after(step)
     if not step:

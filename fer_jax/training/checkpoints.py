@@ -185,8 +185,8 @@ class Checkpoints:
 class CheckpointWriter(Checkpoints):
     """The checkpoints of a run in training, saved asynchronously. `close` waits."""
 
-    def __init__(self, directory: Path, *, best_by: str):
-        """Sets damaged checkpoints aside, and says so."""
+    def __init__(self, directory: Path, *, best_by: str, latest: int = 2):
+        """Sets damaged checkpoints aside, and says so; `latest` is how many of the latest stay."""
         super().__init__(directory, best_by=best_by)
         if jax.process_index() == 0:
             for step in self.steps():
@@ -196,7 +196,7 @@ class CheckpointWriter(Checkpoints):
         self._saving = 0
         # `max_to_keep` with `best_fn` would delete the latest checkpoint, which a run resumes from.
         # The one before stands in for it if it is damaged.
-        keep = AnyPreservationPolicy([LatestN(2), BestN(n=1, get_metric_fn=SCORES[best_by])])
+        keep = AnyPreservationPolicy([LatestN(latest), BestN(n=1, get_metric_fn=SCORES[best_by])])
         self._manager = ocp.CheckpointManager(
             epath.Path(self._directory),
             # Orbax keeps metrics beside the checkpoints only if it has a `best_fn`.

@@ -52,8 +52,8 @@ class Run:
       checkpoints: checkpoints of the run.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path, data: DataSet):
-        """Locks and claims the workdir.
+    def __init__(self, config: ConfigDict, workdir: Path, data: DataSet, *, latest: int = 2):
+        """Locks and claims the workdir; `latest` is how many of the latest checkpoints are kept.
 
         Raises:
           UserError: the workdir belongs to another config or a running process, or cannot be
@@ -63,7 +63,9 @@ class Run:
             _claim(stack, workdir, config, data)
             self.history: list[dict[str, Any]] = []
             self.seconds = 0.0
-            self.checkpoints = CheckpointWriter(workdir / CHECKPOINTS, best_by=config.best_by)
+            self.checkpoints = CheckpointWriter(
+                workdir / CHECKPOINTS, best_by=config.best_by, latest=latest
+            )
             stack.callback(self.checkpoints.close)
             self._events = RunEvents(workdir, config.to_dict())
             stack.callback(self._events.close)
@@ -168,8 +170,10 @@ def open_runs(
     if len(members) > 1:
         _claim(stack, workdir, config, data)
     folders = member_workdirs(workdir, config)
+    # Members keep one more, because a stop while saving may leave them an epoch apart.
+    latest = 3 if len(members) > 1 else 2
     return [
-        stack.enter_context(Run(member, folder, data))
+        stack.enter_context(Run(member, folder, data, latest=latest))
         for folder, member in zip(folders, members, strict=True)
     ]
 
