@@ -149,7 +149,8 @@ def to_grey_or_rgb(picture: Image.Image) -> Image.Image:
         return Image.fromarray(255 - levels if tags.get(_PHOTOMETRIC) == 0 else levels)
     if picture.mode == "La":  # Pillow converts it to "LA" alone.
         picture = picture.convert("LA")
-    return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
+    mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _eight_bits(levels: np.ndarray, top: int | None) -> UInt8[np.ndarray, "height width"]:
