@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.accuracy.face_detection import count
 from data_prep.sample import render
 from fer_jax import Predictor
 from fer_jax.data.pixels import to_grey_or_rgb
@@ -96,6 +97,13 @@ def test_faces_are_found_in_dark_and_pale_pictures_too(make_faces, request, cont
     found = find_faces(canvas.point(lambda level: black + contrast * level))
     for place in PLACES:
         assert max(overlap(box, place) for box in found) > 0.5
+
+
+def test_the_benchmark_counts_found_faces_and_false_boxes():
+    canvas = paste(drawn_faces(None))
+    places: list = [list(place) for place in PLACES]
+    assert count(canvas, places, 0.2, 0) == (6, len(find_faces(canvas)) - 6)
+    assert count(canvas, [[600, 300, 50, 50], places[0]], 1, 0) == (1, len(find_faces(canvas)) - 1)
 
 
 def test_faces_are_found_in_deep_pictures():
