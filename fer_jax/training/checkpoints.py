@@ -18,6 +18,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
 
 _ITEMS = ("model", "training", "input", "progress", "metrics")
 _DIGESTS = "digests.json"
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
@@ -186,9 +188,17 @@ class CheckpointWriter(Checkpoints):
     """The checkpoints of a run in training, saved asynchronously. `close` waits."""
 
     def __init__(self, directory: Path, *, best_by: str, latest: int = 2):
-        """Sets damaged checkpoints aside, and says so; `latest` is how many of the latest stay."""
+        """Sets damaged checkpoints aside, and says so; deletes what a killed save left.
+
+        Args:
+          directory: folder of the checkpoints.
+          best_by: key of `SCORES`.
+          latest: number of the latest checkpoints that are kept.
+        """
         super().__init__(directory, best_by=best_by)
         if jax.process_index() == 0:
+            for unfinished in self._directory.glob(f"*{_UNFINISHED}*"):
+                shutil.rmtree(unfinished)
             for step in self.steps():
                 if damage := self.damage(step):
                     self._set_aside(step, damage)
@@ -276,7 +286,7 @@ class CheckpointWriter(Checkpoints):
     def _write_digests(self) -> None:
         """Writes digests.json. Orbax calls it in its thread, just before it commits."""
         if jax.process_index() == 0:
-            [folder] = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+            [folder] = self._directory.glob(f"{self._saving}{_UNFINISHED}*")
             files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
             digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
             write_atomically(folder / _DIGESTS, json.dumps(digests, indent=1))

@@ -187,6 +187,14 @@ def test_a_run_without_an_intact_checkpoint_starts_over(run, whole, capsys):
     assert "resuming" not in out
 
 
+def test_what_a_killed_save_left_is_deleted(run):
+    left = run / "checkpoints/16.orbax-checkpoint-tmp"
+    shutil.copytree(run / "checkpoints/12", left)
+    CheckpointWriter(run / "checkpoints", best_by="val_loss").close()
+    assert not left.exists()
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"8", "12"}
+
+
 def test_another_network_than_the_checkpoint_holds_is_said(run):
     text = (run / "config.json").read_text()
     assert '"conv",\n          4' in text
