@@ -25,6 +25,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
 import pytest
+from pictures import leave_out_pictures
 from PIL import Image
 
 from data_prep.sample import render
@@ -84,19 +85,6 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
         leave_out_pictures(patch)
         train(config, workdir)
     return workdir
-
-
-def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
-    """Makes runs skip pictures and pages, which take most of the time of a short run."""
-    for name in (
-        "training.run._write_figures",
-        "training.run.write_run_page",
-        "reporting.report.write_run_page",
-    ):
-        patch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
-    for name in ("plot_confusion_matrix", "plot_samples"):
-        patch.setattr(f"fer_jax.reporting.report.{name}", lambda *_: None)
-    patch.setattr("fer_jax.reporting.report.to_png", lambda _: b"")
 
 
 @pytest.fixture

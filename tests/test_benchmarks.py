@@ -174,7 +174,7 @@ def test_training_is_timed_with_pages_of_both_sizes(tiny, interpreter):
 def test_a_config_that_is_no_file_ends_in_one_line_and_status_2(benchmark):
     result = run(f"benchmarks.{benchmark}", "--configs=nowhere.py")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: 'nowhere.py' is neither a config nor a file")
+    assert result.stderr.startswith("error: 'nowhere.py' is neither config nor file")
     assert result.stderr.count("\n") == 1
 
 

@@ -66,7 +66,11 @@ def stop_after_first_epoch(config, workdir):
             pass
 
         def asked(self, step):
-            return step == 3  # The last step of an epoch of 168 images in batches of 64.
+            self.pending = step == 3  # The last step of an epoch of 168 images in batches of 64.
+            return self.pending
+
+        def answer(self):
+            pass
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["fer_jax.train"], "Interruption", Stopped)

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from pictures import leave_out_pictures
 
 from fer_jax.config import default_config
 from fer_jax.errors import UserError
@@ -20,8 +21,6 @@ from fer_jax.workdir import read_history
 @pytest.fixture(scope="module")
 def whole(tiny_data_dir, tmp_path_factory):
     """A run of three epochs, and its config."""
-    from conftest import leave_out_pictures
-
     config = default_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (("conv", 4), "max_pool", "flatten")

@@ -1,0 +1,16 @@
+"""Runs without the pictures and pages that take most of their time."""
+
+import pytest
+
+
+def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Makes runs skip pictures and pages, which take most of the time of a short run."""
+    for name in (
+        "training.run._write_figures",
+        "training.run.write_run_page",
+        "reporting.report.write_run_page",
+    ):
+        patch.setattr(f"fer_jax.{name}", lambda *_, **__: None)
+    for name in ("plot_confusion_matrix", "plot_samples"):
+        patch.setattr(f"fer_jax.reporting.report.{name}", lambda *_: None)
+    patch.setattr("fer_jax.reporting.report.to_png", lambda _: b"")
