@@ -1,11 +1,11 @@
-"""What a running process holds: memory, open files and threads. Linux only."""
+"""Reads the memory, open files and threads of a running process. Linux only."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 
 class Holding(NamedTuple):
-    """What a process holds at one moment: resident MiB, open files and threads."""
+    """Resident MiB, open files and threads of a process at one moment."""
 
     resident_mib: float
     files: int

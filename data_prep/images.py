@@ -33,7 +33,7 @@ def decode(content: bytes) -> Image.Image:
     """Decodes the bytes of a JPEG or PNG file.
 
     Colour becomes luma (ITU-R 601), 16 bits are scaled to 8, transparency is ignored, and the EXIF
-    orientation is applied. Of a JPEG with several pictures (MPO) the first is taken.
+    orientation is applied. A JPEG with several pictures (MPO) gives its first.
 
     Returns:
       An image of mode "L" (uint8 grey) of any size.

@@ -1,4 +1,4 @@
-"""What a command was doing when it was killed, read from the stack of its main thread."""
+"""Reads the phase of a command from the stack of its main thread, just before a kill."""
 
 import os
 import re
