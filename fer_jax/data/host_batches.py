@@ -5,17 +5,12 @@ each process read and augment its own rows, so the batches do not depend on the 
 One call gathers a whole batch, and one call augments it.
 """
 
-from collections.abc import Iterator
-
 import grain
 import numpy as np
 
 from fer_jax.data.augment import Augmentation, augment
+from fer_jax.data.evaluation_batches import Batch
 from fer_jax.data.records import Records
-
-Batch = dict[str, np.ndarray]
-"""`image`, UInt8[rows, 48, 48, 1], and `label`, Int32[rows]."""
-
 
 _PASSES = 2**32
 """More than any run takes. Without a number, Grain's length overflows with batches of one."""
@@ -65,18 +60,3 @@ def training_batches(
     # Gathering a whole batch from memory is faster than passing it between threads.
     threads = {"num_threads": 0} if records.in_memory else {}
     return iter(dataset.to_iter_dataset(grain.ReadOptions(**threads)))
-
-
-def evaluation_batches(
-    records: Records, *, batch_size: int, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
-    """Yields every record once, in order; copies of the last record fill the last batch.
-
-    All batches have the same shape, so that a step compiles once. The caller truncates the results
-    to `len(records)`. The arguments are those of `training_batches`.
-    """
-    share = batch_size // process_count
-    for start in range(0, len(records), batch_size):
-        first = start + process_index * share
-        indices = np.minimum(np.arange(first, first + share), len(records) - 1)
-        yield {"image": records.read(indices), "label": records.labels[indices]}

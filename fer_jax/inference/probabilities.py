@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, UInt8
 
-from fer_jax.data.host_batches import evaluation_batches
+from fer_jax.data.evaluation_batches import evaluation_batches
 from fer_jax.data.records import Records
 from fer_jax.devices import on_mesh, replicated, split_over_devices, to_devices
 from fer_jax.inference.views import choose_views

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from fer_jax.data.augment import Augmentation
-from fer_jax.data.host_batches import evaluation_batches, training_batches
+from fer_jax.data.evaluation_batches import evaluation_batches
+from fer_jax.data.host_batches import training_batches
 from fer_jax.data.records import Records
 
 SHIFT_AND_FLIP = Augmentation(shift=0.1, flip=True)
