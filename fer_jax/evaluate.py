@@ -41,7 +41,7 @@ def evaluate(
     For an ensemble: the mean prediction of its members, and each member in its own workdir.
 
     Args:
-      workdir: folder of the run.
+      workdir: folder of the run, or a model folder.
       split: see `DataSet.load`.
       checkpoint: "best", "latest" or a step.
       views: views of each image whose probabilities are averaged, see `fer_jax/config.py`;
@@ -59,6 +59,7 @@ def evaluate(
     import numpy as np
 
     from fer_jax.data.records import find_run_data, open_data_set
+    from fer_jax.inference.model_folder import is_model_folder
     from fer_jax.inference.trained import load_trained
     from fer_jax.reporting.evaluation import Evaluation, variant
     from fer_jax.reporting.report import write_evaluation
@@ -91,7 +92,11 @@ def evaluate(
         return write_evaluation(evaluation, members)
 
     folders = member_workdirs(workdir, model.config)
-    best = [_best_step(folder, model.config.best_by) for folder in folders]
+    best = (
+        list(model.steps)
+        if is_model_folder(workdir)
+        else [_best_step(folder, model.config.best_by) for folder in folders]
+    )
     each = zip(folders, model.steps, best, probabilities, strict=True)
     members = [write(path, [s], [b], p) for path, s, b, p in each] if len(folders) > 1 else []
     return write(workdir, list(model.steps), best, np.mean(probabilities, axis=0), members)

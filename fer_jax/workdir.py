@@ -6,6 +6,9 @@ checkpoints/ figures/ profile/ report.html
 eval/<split>/     one evaluation: report.json, predictions.csv, report.html, pictures
 eval/<split>+…/   one of other data, views or checkpoints than the run's own
 member_<k>/       a member of an ensemble: a run of its own
+
+A model folder is a run reduced to what prediction needs: config.json, eval/, and model.safetensors
+in place of checkpoints.
 """
 
 import json
@@ -25,6 +28,9 @@ from fer_jax.errors import UserError, write_atomically
 
 CONFIG, METRICS, PAGE = "config.json", "metrics.jsonl", "report.html"
 CHECKPOINTS, FIGURES, PROFILE = "checkpoints", "figures", "profile"
+WEIGHTS = "model.safetensors"
+SHIPPED = Path(__file__).parent / "weights"
+"""The model folder that comes with fer_jax."""
 
 HISTORY_KEYS = (
     "epoch",

@@ -3,7 +3,7 @@
 Example:
   from fer_jax import Predictor
 
-  predictor = Predictor.from_workdir("runs/small_cnn")
+  predictor = Predictor.pretrained()  # or Predictor.from_workdir("runs/small_cnn")
   prediction = predictor(["anna.jpg", "ben.png"])
   prediction.labels, prediction.probabilities
 """
@@ -24,6 +24,7 @@ from fer_jax.data.records import Records
 from fer_jax.inference.grad_cam import make_grad_cam
 from fer_jax.inference.pictures import naming, open_picture, to_input
 from fer_jax.inference.trained import TrainedModel, load_trained
+from fer_jax.workdir import SHIPPED
 
 Picture = Image.Image | str | os.PathLike | UInt8[np.ndarray, "..."] | UInt8[jax.Array, "..."]
 
@@ -71,11 +72,16 @@ class Predictor:
         self._model = model
 
     @classmethod
+    def pretrained(cls) -> "Predictor":
+        """Loads the model that comes with fer_jax; its card is `fer_jax/weights/README.md`."""
+        return cls.from_workdir(SHIPPED)
+
+    @classmethod
     def from_workdir(cls, workdir: str | os.PathLike, checkpoint: str = "best") -> "Predictor":
         """Loads the model that `python -m fer_jax.main` trained in `workdir`.
 
         Args:
-          workdir: folder of the run.
+          workdir: folder of the run, or a model folder (`fer_jax export --format=safetensors`).
           checkpoint: "best", "latest" or a step.
 
         Raises:

@@ -21,13 +21,16 @@ Function = Callable[[nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Any]
 """A function from parameters, statistics and images to arrays with one row per image."""
 
 
-def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
+def make_predict(
+    graph: Graph, mesh: Mesh, views: str = "one", temperature: float = 1.0
+) -> Function:
     """Returns the jitted function from images to probabilities, Float[batch, classes].
 
     Args:
       graph: structure of the network.
       mesh: devices that share the batch.
       views: a key of `VIEWS`; the probabilities of the views are averaged.
+      temperature: divides the logits.
 
     Raises:
       UserError: no views have this name.
@@ -39,7 +42,7 @@ def make_predict(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
         model.eval()
         # One view at a time: a batch of all views is no faster and multiplies the memory.
         probabilities = jax.lax.map(
-            lambda view: jax.nn.softmax(model(view)), to_views(to_unit_range(images))
+            lambda view: jax.nn.softmax(model(view) / temperature), to_views(to_unit_range(images))
         )
         return probabilities.mean(axis=0)
 

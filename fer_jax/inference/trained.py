@@ -1,4 +1,4 @@
-"""The trained network of a run, restored from a checkpoint."""
+"""The trained network of a run, restored from a checkpoint or a model folder."""
 
 import dataclasses
 import functools
@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Float
 from ml_collections import ConfigDict
@@ -16,10 +15,11 @@ from numpy import ndarray
 
 from fer_jax.data.records import Records
 from fer_jax.devices import create_mesh, supported_dtype
+from fer_jax.errors import UserError
+from fer_jax.inference.model_folder import Network, is_model_folder, read_model_folder
 from fer_jax.inference.probabilities import Function, make_predict, predict_records
 from fer_jax.models import create_model
 from fer_jax.models.functional import Graph, abstract_network
-from fer_jax.training.checkpoints import Checkpoints
 from fer_jax.workdir import CHECKPOINTS, member_workdirs, read_run
 
 
@@ -32,17 +32,21 @@ class TrainedModel:
       classes: names, in the order of the probabilities.
       steps: step of each network's checkpoint.
       views: name of the views over which probabilities are averaged.
+      temperature: divides the logits, so that confidences match accuracy (Guo et al., "On
+        Calibration of Modern Neural Networks", ICML 2017). 1 for a workdir.
       graph: structure of the network.
       mesh: devices that hold the parameters.
+      networks: parameters and statistics of the network, or of each member.
     """
 
     config: ConfigDict
     classes: tuple[str, ...]
     steps: Sequence[int]
     views: str
+    temperature: float
     graph: Graph
     mesh: Mesh
-    _networks: Sequence[tuple[nnx.State, nnx.State]]
+    networks: Sequence[Network]
 
     def probabilities(self, records: Records) -> Float[ndarray, "n classes"]:
         """Returns the probability of each class for each record.
@@ -73,20 +77,21 @@ class TrainedModel:
                 batch_size=self.config.eval_batch_size,
                 mesh=self.mesh,
             )
-            for params, statistics in self._networks
+            for params, statistics in self.networks
         ]
 
     @functools.cached_property
     def _predict(self) -> Function:
-        return make_predict(self.graph, self.mesh, self.views)
+        return make_predict(self.graph, self.mesh, self.views, self.temperature)
 
 
 def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = None) -> TrainedModel:
-    """Restores the network of a run, or the networks of an ensemble.
+    """Restores the network of a run or model folder, or the networks of an ensemble.
 
     Args:
-      workdir: folder of the run.
-      checkpoint: "best", "latest" or a step; each member of an ensemble has its own best.
+      workdir: folder of the run, or a model folder.
+      checkpoint: "best", "latest" or a step; each member of an ensemble has its own best. A model
+        folder has one checkpoint only.
       views: a key of `VIEWS`; default: the run's views.
 
     Raises:
@@ -99,17 +104,26 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
         create_model, config.model, num_classes=len(classes), dtype=supported_dtype(config.dtype)
     )
     graph, params, statistics = abstract_network(build, mesh)
-    steps, networks = [], []
-    for member in member_workdirs(workdir, config):
-        checkpoints = Checkpoints(member / CHECKPOINTS, best_by=config.best_by)
-        steps.append(checkpoints.find_step(checkpoint))
-        networks.append(checkpoints.restore_model(steps[-1], params, statistics))
+    if is_model_folder(workdir):
+        networks, steps, temperature = read_model_folder(workdir, run, params, statistics)
+        if checkpoint not in ("best", "latest", *map(str, steps)):
+            raise UserError(f"{workdir} is a model folder with one checkpoint; leave it out")
+    else:
+        # Imported here, since Orbax takes half a second.
+        from fer_jax.training.checkpoints import Checkpoints
+
+        steps, networks, temperature = [], [], 1.0
+        for member in member_workdirs(workdir, config):
+            checkpoints = Checkpoints(member / CHECKPOINTS, best_by=config.best_by)
+            steps.append(checkpoints.find_step(checkpoint))
+            networks.append(checkpoints.restore_model(steps[-1], params, statistics))
     return TrainedModel(
         config=config,
         classes=classes,
         steps=steps,
         views=views or config.views,
+        temperature=temperature,
         graph=graph,
         mesh=mesh,
-        _networks=networks,
+        networks=networks,
     )

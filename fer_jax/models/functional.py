@@ -18,6 +18,11 @@ def split(model: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
     return graph, params, statistics
 
 
+def leaf_name(key: tuple) -> str:
+    """Returns the name of an array in a state, such as "features.layers.0.conv.kernel"."""
+    return jax.tree_util.keystr(key, simple=True, separator=".").removesuffix(".value")
+
+
 def abstract_network(
     build: Callable[..., nnx.Module], mesh: Mesh
 ) -> tuple[Graph, nnx.State, nnx.State]:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from fer_jax.errors import UserError
 from fer_jax.models import convnext, densenet, efficientnet, resnet, vgg
+from fer_jax.models.functional import leaf_name
 from fer_jax.models.layers import Frozen
 from fer_jax.paths import user_path
 
@@ -127,7 +128,7 @@ def load_pretrained(
             _check_names(file, names, tensors)
 
             def load(key: tuple, leaf: jax.Array) -> jax.Array:
-                name = expected.get(_path(key), "")
+                name = expected.get(leaf_name(key), "")
                 if name not in tensors:
                     return leaf
 
@@ -176,11 +177,7 @@ def _names(model: Mapping[str, Any], suffix: str) -> Callable[[str], str]:
 
 
 def _paths(state: nnx.State) -> list[str]:
-    return [_path(key) for key, _ in jax.tree_util.tree_leaves_with_path(state)]
-
-
-def _path(key: tuple) -> str:
-    return jax.tree_util.keystr(key, simple=True, separator=".").removesuffix(".value")
+    return [leaf_name(key) for key, _ in jax.tree_util.tree_leaves_with_path(state)]
 
 
 _TOP = re.compile(r"(fc\d*|predictions|probs|pre_logits|classifier|head\.fc|head_dense)[./].*")
