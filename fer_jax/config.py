@@ -68,8 +68,9 @@ def default_config() -> ConfigDict:
             ),
         }
     )
-    # Initial weights: an .h5 file (Keras) or .safetensors file (timm, torchvision), as a path, or
-    # as a URL with its SHA-256 digest.
+    # Initial weights: "shipped", the model that comes with fer_jax; a workdir or model folder; an
+    # .h5 file (Keras) or .safetensors file (timm, torchvision), as a path, or as a URL with its
+    # SHA-256 digest.
     config.pretrained = ConfigDict({"file": "", "sha256": ""})
     # Type of the computation: float32, or bfloat16, which most CPUs lack.
     config.dtype = "float32"

@@ -26,9 +26,9 @@ from fer_jax.devices import create_mesh, device_kind, memory_errors, supported_d
 from fer_jax.errors import UserError, warn
 from fer_jax.inference.probabilities import make_predict, predict_records
 from fer_jax.inference.views import choose_views
+from fer_jax.inference.warm_start import Initialize, choose_initial_weights
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
-from fer_jax.models.pretrained import load_pretrained
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
 from fer_jax.stopping import Stopped
@@ -152,8 +152,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         programs = Programs(train_step, state, source, members, ahead=ahead)
         state = _restore(runs, state, source, members)
         step = int(np.max(state.step))
+        origin = ""
         if not step:
-            state = _load_pretrained(config, state, members)
+            initialize, origin = choose_initial_weights(config, data.classes)
+            state = _initialize(initialize, state, members)
         end_epoch = make_end_epoch(plateau, members)
         predict = functools.partial(
             predict_records,
@@ -172,6 +174,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             f"{device_kind()}; {len(training):,} images to train on and "
             f"{len(validation):,} to validate on, from {data.source} in {data_dir}"
         )
+        if origin:
+            table.write(origin)
         if absent := describe_absent(data.classes, training.labels, config.train_split):
             table.write(absent)
         epoch = step // steps_per_epoch
@@ -285,16 +289,11 @@ def _restore(runs: Sequence[Run], state: TrainState, source: Input, members: Mem
     return members.stack(states)
 
 
-def _load_pretrained(config: ConfigDict, state: TrainState, members: Members) -> TrainState:
-    """Replaces every member's initial weights by pretrained ones, if there are any."""
+def _initialize(initialize: Initialize, state: TrainState, members: Members) -> TrainState:
+    """Replaces every member's initial weights by the pretrained ones, if there are any."""
     states = []
     for member in (members.pick(state, k) for k in range(members.count)):
-        params, statistics = load_pretrained(
-            **config.pretrained,
-            model=config.model,
-            params=member.params,
-            statistics=member.statistics,
-        )
+        params, statistics = initialize(member.params, member.statistics)
         loaded = {"params": params, "statistics": statistics}
         # Copies, since a step donates its state and no array can be donated twice.
         ema = member.ema and jax.tree.map(jnp.copy, loaded)
