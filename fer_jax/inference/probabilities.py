@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -35,18 +36,34 @@ def make_predict(
     Raises:
       UserError: no views have this name.
     """
-    to_views = choose_views(views)
+    logits = _logits_of_views(graph, views)
 
     def predict(params, statistics, images):
+        return jax.nn.softmax(logits(params, statistics, images) / temperature).mean(axis=0)
+
+    return compile_for(mesh, predict)
+
+
+def make_logits(graph: Graph, mesh: Mesh, views: str = "one") -> Function:
+    """Returns the jitted function from images to logits, Float[batch, views, classes].
+
+    Its arguments are those of `make_predict`.
+    """
+    logits = _logits_of_views(graph, views)
+    return compile_for(mesh, lambda *arguments: jnp.moveaxis(logits(*arguments), 0, 1))
+
+
+def _logits_of_views(graph: Graph, views: str) -> Function:
+    """Returns the function from images to logits, Float[views, batch, classes]."""
+    to_views = choose_views(views)
+
+    def logits(params, statistics, images):
         model = nnx.merge(graph, params, statistics)
         model.eval()
         # One view at a time: a batch of all views is no faster and multiplies the memory.
-        probabilities = jax.lax.map(
-            lambda view: jax.nn.softmax(model(view) / temperature), to_views(to_unit_range(images))
-        )
-        return probabilities.mean(axis=0)
+        return jax.lax.map(model, to_views(to_unit_range(images)))
 
-    return compile_for(mesh, predict)
+    return logits
 
 
 def compile_for(mesh: Mesh, function: Function) -> Function:

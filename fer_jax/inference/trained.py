@@ -57,17 +57,18 @@ class TrainedModel:
 
     def network_probabilities(self, records: Records) -> list[Float[ndarray, "n classes"]]:
         """Returns the probabilities of each member of an ensemble, or of the only network."""
-        return self._apply_each(self._predict, records)
+        return self.apply_each(self._predict, records)
 
     def apply(self, function: Function, records: Records) -> Any:
         """Applies a function compiled for `graph` and `mesh` to every record.
 
         For an ensemble: the mean over its members.
         """
-        results = self._apply_each(function, records)
+        results = self.apply_each(function, records)
         return jax.tree.map(lambda *members: np.mean(members, axis=0), *results)
 
-    def _apply_each(self, function: Function, records: Records) -> list[Any]:
+    def apply_each(self, function: Function, records: Records) -> list[Any]:
+        """Applies a function compiled for `graph` and `mesh`, once for each network."""
         return [
             predict_records(
                 function,
