@@ -1,13 +1,13 @@
-"""Predicts expressions in pictures, videos or a camera's view with a trained model.
+"""Predicts expressions in pictures, videos or a camera's view.
 
 Each picture counts as one face; with --detect_faces every face in it is found first.
 
 Example:
   python -m fer_jax.predict --workdir=runs/small_cnn holiday/ --detect_faces --output=labelled
 
-The arguments are files, folders (searched recursively), patterns such as 'shots/**/*.png', videos,
-or camera:0, which Ctrl-C stops. The command needs a workdir of fer_jax.main and prints a line for
-each face. It writes only the annotated copies in --output.
+Without --workdir the model that ships with the package predicts. The arguments are files, folders
+(searched recursively), patterns such as 'shots/**/*.png', videos, or camera:0, which Ctrl-C stops.
+The command prints a line for each face. It writes only the annotated copies in --output.
 
 Exit status: 0 if every picture was read, with or without faces; 1 if a picture or a part of a video
 could not be read, and its line says why; 2 for a mistake in the command.
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    cli.define_path("workdir", "Folder of the run.", required=True)
+    cli.define_path("workdir", "Folder of a run; default: the model that ships.")
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
+    flags.DEFINE_string("detector", None, "What finds the faces; implies --detect_faces.")
+    flags.DEFINE_float("min_confidence", 0, "Below this probability a label is unsure; in [0, 1).")
     flags.DEFINE_bool(
         "explain",
         False,
@@ -52,6 +54,10 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("name a picture, a folder, a pattern, a video or camera:0 to predict")
     if options.explain and not options.output:
         raise UserError("--explain draws heat maps; choose where with --output=FOLDER")
+    if not 0 <= options.min_confidence < 1:
+        raise UserError(f"--min_confidence={options.min_confidence} must be in [0, 1)")
+    if options.checkpoint != "best" and not options.workdir:
+        raise UserError("--checkpoint chooses one of a run; give its --workdir too")
     for name in names:
         check_path(name)
     output: Path | None = options.output
@@ -59,12 +65,16 @@ def main(arguments: Sequence[str]) -> None:
         check_folder("--output", output)
 
     # Imported here so that a wrong flag is reported at once.
+    from fer_jax.inference import detectors
     from fer_jax.inference.sources import find_frames, is_camera
 
     live = any(map(is_camera, names))
     if live and len(names) > 1:
         raise UserError("a camera's pictures never end; give it alone")
     frames = find_frames(names, output)
+    detector = options.detector or (detectors.DEFAULT if options.detect_faces else None)
+    if detector:
+        detectors.choose_detector(detector)
     cli.set_up_jax()
 
     from fer_jax.inference.annotate import Mark, annotate
@@ -72,11 +82,15 @@ def main(arguments: Sequence[str]) -> None:
     from fer_jax.inference.predictor import Predictor
     from fer_jax.inference.stream import predict_frames
 
-    predictor = Predictor.from_workdir(options.workdir, options.checkpoint)
+    if options.workdir:
+        predictor = Predictor.from_workdir(options.workdir, options.checkpoint)
+    else:
+        predictor = Predictor.pretrained()  # type: ignore[attr-defined]
     predictions = predict_frames(
         predictor,
         frames,
-        detect_faces=options.detect_faces,
+        detector=detector,
+        min_confidence=options.min_confidence,
         explain=options.explain,
         keep_pictures=output is not None,
         at_once=live,
@@ -88,7 +102,7 @@ def main(arguments: Sequence[str]) -> None:
     sys.stdout.reconfigure(errors="surrogateescape", line_buffering=True)
     print_line = FORMATS[options.format](predictor.classes)
     pictures = unreadable = 0
-    hint = not options.detect_faces
+    hint = not detector
     with stopping.deferred() as stop:
         for prediction in predictions:
             for line in to_lines(prediction, predictor.classes):

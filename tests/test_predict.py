@@ -66,6 +66,17 @@ def album(tmp_path_factory) -> Path:
     return album
 
 
+def test_a_face_below_the_least_confidence_is_unsure(album, trained_workdir):
+    names = (f"--workdir={trained_workdir}", album / "a.png", album / "clip.avi", "--format=jsonl")
+    sure, unsure = (
+        [json.loads(line) for line in predict(*names, *more).stdout.splitlines()]
+        for more in ((), ("--min_confidence=0.999",))
+    )
+    assert [line.pop("label") for line in unsure] == ["unsure"] * 4
+    assert {line.pop("label") for line in sure} <= set(CLASSES)
+    assert sure == unsure  # The probabilities stay.
+
+
 def test_explains_every_picture_of_a_folder(album, trained_workdir, tmp_path):
     flags = (f"--workdir={trained_workdir}", "--format=jsonl", f"--output={tmp_path / 'out'}")
     result = predict(album, *flags, "--explain")
@@ -139,7 +150,9 @@ def test_prints_a_table(album, trained_workdir):
     ("arguments", "message"),
     [
         (["--workdir=w"], "name a picture"),
-        (["{album}"], "--workdir"),
+        (["{album}", "--checkpoint=latest"], "give its --workdir"),
+        (["--workdir=w", "{album}", "--min_confidence=1"], "must be in [0, 1)"),
+        (["--workdir=w", "{album}", "--detector=hare"], "no detector 'hare'; choose one of haar"),
         (["--workdir=w", "{album}", "--explain"], "--output=FOLDER"),
         (["--workdir=w", "{album}", "--format=xml"], "<table|jsonl|csv>"),
         (["--workdir=w", "{album}", "--detect_face"], "Did you mean: detect_faces"),
@@ -417,7 +430,7 @@ def grey_frames(count, loaded):
 
 
 def stream(predictor, frames, **options):
-    defaults = {"detect_faces": False, "explain": False, "keep_pictures": False, "at_once": False}
+    defaults = {"detector": None, "explain": False, "keep_pictures": False, "at_once": False}
     return predict_frames(predictor, frames, **{**defaults, **options})
 
 

@@ -1,26 +1,20 @@
-"""Finds faces in a picture with OpenCV's Haar cascade (Viola and Jones, CVPR 2001)."""
+"""Faces in a picture: where they are, and what is predicted for them."""
 
-import threading
-from pathlib import Path
+import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float
 from PIL import ExifTags, Image
 
 from fer_jax.data.pixels import to_grey_or_rgb
+from fer_jax.inference import detectors
 
-# On 300 faces of FER-2013, enlarged on a grey canvas, it finds as many faces as the default cascade
-# with half the false positives. In the median its square matches the image to 2 %.
-_CASCADE = "haarcascade_frontalface_alt2.xml"
-_NEIGHBOURS = 5  # windows that must agree on a face
+UNSURE = "unsure"
+"""The label of a face whose highest probability is below the least confidence asked for."""
+
 _LONGEST_SIDE = 1280  # pixels; larger pictures are searched at this size, for speed
-_SMALLEST_FACE = 24  # pixels, at the searched size
-_LEAST_CONTRAST = 128  # levels between the darkest and the lightest part; with less it is stretched
-_MOST_GAIN = 16  # of the contrast, so that noise in the dark stays noise
-
-_thread_local = threading.local()  # one per thread: a cascade keeps state while it searches
 
 
 class Box(NamedTuple):
@@ -37,46 +31,59 @@ class Box(NamedTuple):
         return picture.crop((left, top, left + width, top + height))
 
 
-def find_faces(picture: Image.Image) -> list[Box]:
-    """Returns a square around each upright frontal face, from left to right.
+@dataclasses.dataclass(frozen=True)
+class Face:
+    """One face of a picture.
 
-    The smallest face is 24 pixels wide; in pictures with a side of more than 1,280 pixels it is
-    about 2 % of that side. FER-2013 was cropped by such a cascade, so the squares need no margin.
+    Attributes:
+      box: the box around the face; None for the whole picture, without face detection.
+      label: the most probable class, or `UNSURE`.
+      probabilities: probability of each of the predictor's classes.
+      heat: Grad-CAM heat map over the box; None unless requested.
+    """
+
+    box: Box | None
+    label: str
+    probabilities: Float[np.ndarray, " classes"]
+    heat: Float[np.ndarray, "rows columns"] | None = None
+
+
+def name_label(
+    probabilities: Float[np.ndarray, " classes"], classes: Sequence[str], min_confidence: float
+) -> str:
+    """Returns the most probable class, or `UNSURE` if its probability is below the minimum."""
+    best = int(probabilities.argmax())
+    return classes[best] if probabilities[best] >= min_confidence else UNSURE
+
+
+def find_faces(picture: Image.Image, detector: str = detectors.DEFAULT) -> list[Box]:
+    """Returns a square around each face, from left to right.
 
     A picture with an EXIF orientation is searched as it is viewed. The squares are in its own
-    pixels nevertheless, and their crops keep the orientation.
+    pixels nevertheless, and their crops keep the orientation. In pictures with a side of more than
+    1,280 pixels the smallest face is about 2 % of that side.
+
+    Args:
+      picture: the picture.
+      detector: a key of `fer_jax.inference.detectors.DETECTORS`.
+
+    Raises:
+      UserError: there is no such detector.
     """
-    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    find = detectors.choose_detector(detector)
     upright = to_grey_or_rgb(picture)
     scale = max(1, max(upright.size) / _LONGEST_SIDE)
-    grey = upright.convert("L")
+    small = upright
     if scale > 1:
-        grey = grey.resize(
-            [max(1, int(side / scale)) for side in upright.size], Image.Resampling.BOX
-        )
-    found = _cascade().detectMultiScale(
-        _stretch(grey), minNeighbors=_NEIGHBOURS, minSize=(_SMALLEST_FACE, _SMALLEST_FACE)
-    )
-    squares = sorted(_square_within(upright, *(scale * np.asarray(face))) for face in found)
-    return [_turn_back(square, picture, orientation) for square in squares]
+        size = [max(1, int(side / scale)) for side in upright.size]
+        small = upright.resize(size, Image.Resampling.BOX)
+    squares = [_square_within(upright, *(scale * n for n in found)) for found in find(small)]
+    return [turn_back(square, picture) for square in sorted(squares)]
 
 
-def _stretch(grey: Image.Image) -> UInt8[np.ndarray, "height width"]:
-    """Returns the levels of a picture, with more contrast if it is dark or pale.
-
-    The cascade passes over all windows whose levels have a standard deviation of less than 10.
-    """
-    levels = np.asarray(grey)
-    means = np.asarray(grey.reduce(8)).astype(int)  # Noise hardly counts; the smallest face does.
-    low, contrast = means.min(), np.ptp(means)
-    if contrast >= _LEAST_CONTRAST:
-        return levels
-    gain = min(255 / (contrast + 1), _MOST_GAIN)
-    return np.clip(gain * (np.arange(256) - low), 0, 255).round().astype(np.uint8)[levels]
-
-
-def _turn_back(square: Box, picture: Image.Image, orientation: int) -> Box:
-    """Moves a square from the upright picture to the pixels of the picture itself."""
+def turn_back(square: Box, picture: Image.Image) -> Box:
+    """Moves a square from the picture as it is viewed to the pixels of the picture itself."""
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     left, top, width, height = square
     if orientation in (5, 6, 7, 8):
         left, top = top, left
@@ -87,15 +94,8 @@ def _turn_back(square: Box, picture: Image.Image, orientation: int) -> Box:
     return Box(left, top, width, height)
 
 
-def _square_within(picture: Image.Image, left, top, width, height) -> Box:
-    side = min(round(max(width, height)), *picture.size)
-    left = min(max(round(left), 0), picture.width - side)
-    top = min(max(round(top), 0), picture.height - side)
-    return Box(left, top, side, side)
-
-
-def _cascade() -> cv2.CascadeClassifier:
-    if not hasattr(_thread_local, "cascade"):
-        path = Path(cv2.__file__).parent / "data" / _CASCADE
-        _thread_local.cascade = cv2.CascadeClassifier(str(path))
-    return _thread_local.cascade
+def _square_within(picture: Image.Image, left: float, top: float, side: float) -> Box:
+    size = min(round(side), *picture.size)
+    column = min(max(round(left), 0), picture.width - size)
+    row = min(max(round(top), 0), picture.height - size)
+    return Box(column, row, size, size)

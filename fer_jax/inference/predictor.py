@@ -21,6 +21,8 @@ from PIL import Image
 
 from fer_jax.data.pixels import to_grey_or_rgb
 from fer_jax.data.records import Records
+from fer_jax.inference import detectors
+from fer_jax.inference.faces import Face, find_faces, name_label
 from fer_jax.inference.grad_cam import make_grad_cam
 from fer_jax.inference.pictures import naming, open_picture, to_input
 from fer_jax.inference.trained import TrainedModel, load_trained
@@ -59,7 +61,7 @@ class Predictor:
     """A trained model that maps pictures of faces to probabilities.
 
     Each picture counts as one face. It is converted to grey and resized to 48x48, like the training
-    data. `fer_jax.inference.faces.find_faces` finds the faces in a larger picture.
+    data. `faces` finds the faces in a larger picture first.
 
     Attributes:
       classes: names, in the order of the probabilities.
@@ -127,6 +129,39 @@ class Predictor:
         """
         probabilities, heat = self._model.apply(self._grad_cam, _to_records(images))
         return Prediction(probabilities, self.classes), heat
+
+    def faces(
+        self,
+        picture: Picture,
+        *,
+        detector: str = detectors.DEFAULT,
+        min_confidence: float = 0.0,
+    ) -> list[Face]:
+        """Finds the faces in a picture and predicts each.
+
+        Args:
+          picture: a path, a PIL image or an array, as for `__call__`.
+          detector: a key of `fer_jax.inference.detectors.DETECTORS`.
+          min_confidence: a face whose highest probability is below it gets the label "unsure".
+
+        Returns:
+          The faces from left to right. Their boxes are in the pixels of the picture; for a file,
+          of the picture as it is viewed, turned by its EXIF orientation.
+
+        Raises:
+          UserError: the picture cannot be read, or there is no such detector.
+          TypeError: as for `__call__`.
+          ValueError: as for `__call__`.
+        """
+        image = picture if isinstance(picture, Image.Image) else _to_picture(picture)
+        boxes = find_faces(image, detector)
+        if not boxes:
+            return []
+        prediction = self([box.crop(image) for box in boxes])
+        return [
+            Face(box, name_label(values, self.classes, min_confidence), values)
+            for box, values in zip(boxes, prediction.probabilities, strict=True)
+        ]
 
     @functools.cached_property
     def _grad_cam(self):

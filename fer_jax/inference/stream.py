@@ -10,32 +10,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NoReturn
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
-from fer_jax.inference.faces import Box, find_faces
+from fer_jax.inference.faces import Box, Face, find_faces, name_label
 from fer_jax.inference.pictures import UnreadableError, to_input
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.sources import Frame
 
 _PENDING_BYTES = 1 << 28  # limit on the kept pictures of one batch
-
-
-@dataclasses.dataclass(frozen=True)
-class Face:
-    """One face of a picture.
-
-    Attributes:
-      box: the box around the face; None for the whole picture, without face detection.
-      label: the most probable class.
-      probabilities: probability of each of the predictor's classes.
-      heat: Grad-CAM heat map over the box; None unless requested.
-    """
-
-    box: Box | None
-    label: str
-    probabilities: Float[np.ndarray, " classes"]
-    heat: Float[np.ndarray, "rows columns"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,32 +44,34 @@ def predict_frames(
     predictor: Predictor,
     frames: Iterable[Frame],
     *,
-    detect_faces: bool,
+    detector: str | None,
     explain: bool,
     keep_pictures: bool,
     at_once: bool,
+    min_confidence: float = 0,
 ) -> Iterator[FramePrediction]:
     """Yields the prediction for each picture, in order.
 
     Args:
       predictor: the trained model.
       frames: the pictures.
-      detect_faces: whether to find the faces in each picture; otherwise each picture is one face.
+      detector: name of the detector that finds the faces; None: each picture is one face.
       explain: whether to make heat maps.
       keep_pictures: whether to return the pictures; a batch then ends early at 256 MiB of them.
       at_once: whether to predict each picture alone instead of filling a batch, as for a camera.
+      min_confidence: a face whose highest probability is below it gets the label `UNSURE`.
 
     Raises:
-      UserError: `explain` is set and the network has no convolution.
+      UserError: there is no such detector, or `explain` is set and the network has no convolution.
     """
-    load = functools.partial(_load, detect_faces=detect_faces, keep_picture=keep_pictures)
+    load = functools.partial(_load, detector=detector, keep_picture=keep_pictures)
     batches: Iterator[list[_Loaded]]
     if at_once:
         batches = ([load(frame)] for frame in frames)
     else:
         batches = _batches(_map_ahead(load, frames), predictor.batch_size)
     for batch in batches:
-        yield from _predict(predictor, batch, explain)
+        yield from _predict(predictor, batch, explain, min_confidence)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +84,14 @@ class _Loaded:
     error: str = ""
 
 
-def _load(frame: Frame, *, detect_faces: bool, keep_picture: bool) -> _Loaded:
+def _load(frame: Frame, *, detector: str | None, keep_picture: bool) -> _Loaded:
     try:
         picture = frame.load()
     except UnreadableError as error:
         return _Loaded(frame, [], [], error=error.reason)
     # A video's frame holds its pixels until it is loaded, and a batch has hundreds of frames.
     frame = dataclasses.replace(frame, load=_loaded_before)
-    boxes = find_faces(picture) if detect_faces else [None]
+    boxes = find_faces(picture, detector) if detector else [None]
     inputs = [to_input(box.crop(picture) if box else picture) for box in boxes]
     return _Loaded(frame, boxes, inputs, picture.size, picture if keep_picture else None)
 
@@ -146,14 +131,18 @@ def _batches(loaded: Iterable[_Loaded], batch_size: int) -> Iterator[list[_Loade
 
 
 def _predict(
-    predictor: Predictor, batch: list[_Loaded], explain: bool
+    predictor: Predictor, batch: list[_Loaded], explain: bool, min_confidence: float
 ) -> Iterator[FramePrediction]:
     inputs = [face for loaded in batch for face in loaded.inputs]
     rows: Iterator[tuple] = iter(())
     if inputs:
         prediction, heat = predictor.explain(inputs) if explain else (predictor(inputs), None)
         maps = itertools.repeat(None) if heat is None else heat
-        rows = zip(prediction.labels, prediction.probabilities, maps, strict=False)
+        rows = zip(prediction.probabilities, maps, strict=False)
     for loaded in batch:
-        faces = [Face(box, *next(rows)) for box in loaded.boxes]
+        faces = []
+        for box in loaded.boxes:
+            values, heat_map = next(rows)
+            label = name_label(values, prediction.classes, min_confidence)
+            faces.append(Face(box, label, values, heat_map))
         yield FramePrediction(loaded.frame, faces, loaded.size, loaded.picture, loaded.error)

@@ -56,7 +56,7 @@ def test_every_face_is_found_and_predicted(make_faces, request, trained_workdir,
     predictor = Predictor.from_workdir(trained_workdir)
     frame = Frame("canvas", tmp_path, lambda: canvas)
     (prediction,) = predict_frames(
-        predictor, [frame], detect_faces=True, explain=False, keep_pictures=True, at_once=False
+        predictor, [frame], detector="haar", explain=False, keep_pictures=True, at_once=False
     )
     assert len(prediction.faces) == len(PLACES)
     pixels = np.asarray(canvas)
@@ -70,6 +70,14 @@ def test_every_face_is_found_and_predicted(make_faces, request, trained_workdir,
         np.testing.assert_allclose(face.probabilities, crop.probabilities[0], rtol=1e-4)
     assert prediction.faces == sorted(prediction.faces, key=lambda face: face.box.left)
     assert len({face.label for face in prediction.faces}) > 1
+
+    canvas.save(tmp_path / "canvas.png")
+    for picture in (canvas, pixels, tmp_path / "canvas.png"):
+        faces = predictor.faces(picture, detector="haar")
+        assert [face.box for face in faces] == [face.box for face in prediction.faces]
+        assert [face.label for face in faces] == [face.label for face in prediction.faces]
+    assert predictor.faces(pixels, min_confidence=1)[0].label == "unsure"
+    assert predictor.faces(pixels[:30, :30]) == []
 
 
 def test_where_there_is_no_face_none_is_found():
