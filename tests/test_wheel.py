@@ -74,11 +74,22 @@ def test_the_wheel_does_all_its_work_in_an_empty_folder(binaries, tiny_source, t
     assert face.name in run("fer_jax", "predict", "--workdir=runs/quickstart", face)
     assert '"total": 319527' in run("fer_jax", "summary", "--config=quickstart", "--format=json")
 
-    # README.md's Python, with a config file by path; the run above is trained.
+    # The Python of docs/train.md, with a config file by path; the run above is trained.
     (tmp_path / "short.py").write_text(SHORT_FILE)
-    (code,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
-    code = code.replace('"quickstart"', '"short.py"').replace("face.png", str(face))
-    code += "import fer_jax; print(fer_jax.__file__)"
-    printed = run("python", "-c", code)
-    assert re.search(r"^\d\.\d+ \['\w+'\] \[\[0\.", printed, re.MULTILINE)
+    code = python("docs/train.md").replace('"quickstart"', '"short.py"')
+    printed = run("python", "-c", code + "import fer_jax; print(fer_jax.__file__)")
+    assert re.search(r"^0\.\d+$", printed, re.MULTILINE)
     assert printed.splitlines()[-1].startswith(str(binaries.parent))
+
+    # README.md's Python, with the model that the wheel brings along, on the photograph that
+    # matplotlib does.
+    (photo,) = binaries.parent.glob("lib/*/site-packages/matplotlib/**/grace_hopper.jpg")
+    printed = run("python", "-c", python("README.md").replace("photo.jpg", str(photo)))
+    assert re.search(r"^Box\(.*\) \w+ \[", printed)
+    assert "ok" in run("fer_jax", "predict", "--format=csv", face)
+
+
+def python(page):
+    """Returns the only block of Python of a page."""
+    (code,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / page).read_text(), re.DOTALL)
+    return code

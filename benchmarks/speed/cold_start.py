@@ -27,7 +27,7 @@ from fer_jax.errors import UserError
 _FER = """
 import sys
 import cv2
-from fer import FER
+from fer.fer import FER
 picture = cv2.imread(sys.argv[1])
 height, width = picture.shape[:2]
 (face,) = FER().detect_emotions(picture, face_rectangles=[(0, 0, width, height)])
