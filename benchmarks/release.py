@@ -49,7 +49,7 @@ from fer_jax.workdir import IMMATERIAL, SHIPPED, WEIGHTS, read_history, read_run
 SPLIT = "public_test"
 CARD, GRAD_CAM, RELIABILITY = "README.md", "grad_cam.jpg", "reliability.png"
 EXPECTED = Path("tests/fixtures/shipped.json")
-_TEMPLATE = Path(__file__).parent / "accuracy/model_card.md"
+_TEMPLATE = Path(__file__).parent / "accuracy/model_card.md.jinja"
 _VIEWS = ("one", "flip", "ten_crop")
 _MOST_BYTES = 6_000_000
 
