@@ -37,6 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
     flags.DEFINE_string("detector", None, "What finds the faces; implies --detect_faces.")
+    cli.define_path("detector_file", "File of a detector that needs one, such as yunet.")
     flags.DEFINE_float("min_confidence", 0, "Below this probability a label is unsure; in [0, 1).")
     flags.DEFINE_bool(
         "explain",
@@ -72,9 +73,10 @@ def main(arguments: Sequence[str]) -> None:
     if live and len(names) > 1:
         raise UserError("a camera's pictures never end; give it alone")
     frames = find_frames(names, output)
-    detector = options.detector or (detectors.DEFAULT if options.detect_faces else None)
-    if detector:
-        detectors.choose_detector(detector)
+    detector = None
+    if options.detect_faces or options.detector or options.detector_file:
+        name = options.detector or detectors.DEFAULT
+        detector = detectors.choose_detector(name, options.detector_file)
     cli.set_up_jax()
 
     from fer_jax.inference.annotate import Mark, annotate

@@ -114,7 +114,7 @@ def test_explains_every_picture_of_a_folder(album, trained_workdir, tmp_path):
 
 def test_finds_faces_or_says_that_there_are_none(album, trained_workdir, tmp_path):
     names = (album / "a.png", album / "more/wall.png", album / "turned.png")
-    flags = (f"--workdir={trained_workdir}", "--detect_faces", f"--output={tmp_path / 'out'}")
+    flags = (f"--workdir={trained_workdir}", "--detector=haar", f"--output={tmp_path / 'out'}")
     result = predict("--format=csv", *flags, *names, album / "gr*.jpg", album / "more/deep/*")
     assert result.returncode == 0, result.stderr
     rows = list(csv.DictReader(result.stdout.splitlines()))
@@ -152,7 +152,10 @@ def test_prints_a_table(album, trained_workdir):
         (["--workdir=w"], "name a picture"),
         (["{album}", "--checkpoint=latest"], "give its --workdir"),
         (["--workdir=w", "{album}", "--min_confidence=1"], "must be in [0, 1)"),
-        (["--workdir=w", "{album}", "--detector=hare"], "no detector 'hare'; choose one of haar"),
+        (
+            ["--workdir=w", "{album}", "--detector=hare"],
+            "no detector 'hare'; choose one of mtcnn, haar, yunet",
+        ),
         (["--workdir=w", "{album}", "--explain"], "--output=FOLDER"),
         (["--workdir=w", "{album}", "--format=xml"], "<table|jsonl|csv>"),
         (["--workdir=w", "{album}", "--detect_face"], "Did you mean: detect_faces"),

@@ -1,6 +1,7 @@
 """Faces in a picture: where they are, and what is predicted for them."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,11 +10,12 @@ from jaxtyping import Float
 from PIL import ExifTags, Image
 
 from fer_jax.data.pixels import to_grey_or_rgb
-from fer_jax.inference import detectors
+from fer_jax.inference.detectors import DEFAULT, Detector, choose_detector
 
 UNSURE = "unsure"
 """The label of a face whose highest probability is below the least confidence asked for."""
 
+_LEAST_TILT = math.radians(10)  # of a face that is turned upright before it is classified
 _LONGEST_SIDE = 1280  # pixels; larger pictures are searched at this size, for speed
 
 
@@ -56,7 +58,32 @@ def name_label(
     return classes[best] if probabilities[best] >= min_confidence else UNSURE
 
 
-def find_faces(picture: Image.Image, detector: str = detectors.DEFAULT) -> list[Box]:
+class Place(NamedTuple):
+    """Where a face is in a picture as it is viewed.
+
+    Attributes:
+      box: a square around it.
+      tilt: angle in radians by which its eyes are turned clockwise.
+    """
+
+    box: Box
+    tilt: float
+
+    def crop(self, picture: Image.Image) -> Image.Image:
+        """Returns the face, turned upright."""
+        if abs(self.tilt) < _LEAST_TILT:
+            return self.box.crop(picture)
+        side = self.box.width
+        x, y = self.box.left + side / 2, self.box.top + side / 2
+        cosine, sine = math.cos(self.tilt), math.sin(self.tilt)
+        corner = x - side / 2 * (cosine - sine), y - side / 2 * (sine + cosine)
+        matrix = cosine, -sine, corner[0], sine, cosine, corner[1]
+        return picture.transform(
+            (side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
+        )
+
+
+def find_faces(picture: Image.Image, detector: str | Detector = DEFAULT) -> list[Box]:
     """Returns a square around each face, from left to right.
 
     A picture with an EXIF orientation is searched as it is viewed. The squares are in its own
@@ -65,20 +92,27 @@ def find_faces(picture: Image.Image, detector: str = detectors.DEFAULT) -> list[
 
     Args:
       picture: the picture.
-      detector: a key of `fer_jax.inference.detectors.DETECTORS`.
+      detector: a key of `fer_jax.inference.detectors.DETECTORS`, or what `choose_detector` returns.
 
     Raises:
       UserError: there is no such detector.
     """
-    find = detectors.choose_detector(detector)
-    upright = to_grey_or_rgb(picture)
-    scale = max(1, max(upright.size) / _LONGEST_SIDE)
-    small = upright
+    places = locate(to_grey_or_rgb(picture), detector)
+    return [turn_back(place.box, picture) for place in places]
+
+
+def locate(picture: Image.Image, detector: str | Detector) -> list[Place]:
+    """Returns the places of the faces in a picture of mode "L" or "RGB", from left to right."""
+    find = choose_detector(detector) if isinstance(detector, str) else detector
+    scale = max(1, max(picture.size) / _LONGEST_SIDE)
+    small = picture
     if scale > 1:
-        size = [max(1, int(side / scale)) for side in upright.size]
-        small = upright.resize(size, Image.Resampling.BOX)
-    squares = [_square_within(upright, *(scale * n for n in found)) for found in find(small)]
-    return [turn_back(square, picture) for square in sorted(squares)]
+        size = [max(1, int(side / scale)) for side in picture.size]
+        small = picture.resize(size, Image.Resampling.BOX)
+    return sorted(
+        Place(_square_within(picture, *(scale * n for n in square)), tilt)
+        for *square, tilt in find(small)
+    )
 
 
 def turn_back(square: Box, picture: Image.Image) -> Box:

@@ -21,8 +21,8 @@ from PIL import Image
 
 from fer_jax.data.pixels import to_grey_or_rgb
 from fer_jax.data.records import Records
-from fer_jax.inference import detectors
-from fer_jax.inference.faces import Face, find_faces, name_label
+from fer_jax.inference.detectors import DEFAULT, Detector
+from fer_jax.inference.faces import Face, locate, name_label, turn_back
 from fer_jax.inference.grad_cam import make_grad_cam
 from fer_jax.inference.pictures import naming, open_picture, to_input
 from fer_jax.inference.trained import TrainedModel, load_trained
@@ -134,14 +134,15 @@ class Predictor:
         self,
         picture: Picture,
         *,
-        detector: str = detectors.DEFAULT,
+        detector: str | Detector = DEFAULT,
         min_confidence: float = 0.0,
     ) -> list[Face]:
         """Finds the faces in a picture and predicts each.
 
         Args:
           picture: a path, a PIL image or an array, as for `__call__`.
-          detector: a key of `fer_jax.inference.detectors.DETECTORS`.
+          detector: a key of `fer_jax.inference.detectors.DETECTORS`, or what `choose_detector`
+            there returns.
           min_confidence: a face whose highest probability is below it gets the label "unsure".
 
         Returns:
@@ -153,14 +154,15 @@ class Predictor:
           TypeError: as for `__call__`.
           ValueError: as for `__call__`.
         """
-        image = picture if isinstance(picture, Image.Image) else _to_picture(picture)
-        boxes = find_faces(image, detector)
-        if not boxes:
+        upright = _to_picture(picture)
+        places = locate(upright, detector)
+        if not places:
             return []
-        prediction = self([box.crop(image) for box in boxes])
+        given = picture if isinstance(picture, Image.Image) else upright
+        prediction = self([place.crop(upright) for place in places])
         return [
-            Face(box, name_label(values, self.classes, min_confidence), values)
-            for box, values in zip(boxes, prediction.probabilities, strict=True)
+            Face(turn_back(box, given), name_label(values, self.classes, min_confidence), values)
+            for (box, _), values in zip(places, prediction.probabilities, strict=True)
         ]
 
     @functools.cached_property

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from fer_jax.inference.faces import Box, Face, find_faces, name_label
+from fer_jax.inference.detectors import Detector
+from fer_jax.inference.faces import Box, Face, locate, name_label
 from fer_jax.inference.pictures import UnreadableError, to_input
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.sources import Frame
@@ -44,7 +45,7 @@ def predict_frames(
     predictor: Predictor,
     frames: Iterable[Frame],
     *,
-    detector: str | None,
+    detector: Detector | None,
     explain: bool,
     keep_pictures: bool,
     at_once: bool,
@@ -55,14 +56,14 @@ def predict_frames(
     Args:
       predictor: the trained model.
       frames: the pictures.
-      detector: name of the detector that finds the faces; None: each picture is one face.
+      detector: what finds the faces; None: each picture is one face.
       explain: whether to make heat maps.
       keep_pictures: whether to return the pictures; a batch then ends early at 256 MiB of them.
       at_once: whether to predict each picture alone instead of filling a batch, as for a camera.
       min_confidence: a face whose highest probability is below it gets the label `UNSURE`.
 
     Raises:
-      UserError: there is no such detector, or `explain` is set and the network has no convolution.
+      UserError: `explain` is set and the network has no convolution.
     """
     load = functools.partial(_load, detector=detector, keep_picture=keep_pictures)
     batches: Iterator[list[_Loaded]]
@@ -84,15 +85,19 @@ class _Loaded:
     error: str = ""
 
 
-def _load(frame: Frame, *, detector: str | None, keep_picture: bool) -> _Loaded:
+def _load(frame: Frame, *, detector: Detector | None, keep_picture: bool) -> _Loaded:
     try:
         picture = frame.load()
     except UnreadableError as error:
         return _Loaded(frame, [], [], error=error.reason)
     # A video's frame holds its pixels until it is loaded, and a batch has hundreds of frames.
     frame = dataclasses.replace(frame, load=_loaded_before)
-    boxes = find_faces(picture, detector) if detector else [None]
-    inputs = [to_input(box.crop(picture) if box else picture) for box in boxes]
+    boxes: list[Box | None] = [None]
+    crops = [picture]
+    if detector:
+        places = locate(picture, detector)
+        boxes, crops = [place.box for place in places], [place.crop(picture) for place in places]
+    inputs = [to_input(crop) for crop in crops]
     return _Loaded(frame, boxes, inputs, picture.size, picture if keep_picture else None)
 
 
