@@ -7,7 +7,8 @@ Example:
 
 Without --workdir the model that ships with the package predicts. The arguments are files, folders
 (searched recursively), patterns such as 'shots/**/*.png', videos, or camera:0, which Ctrl-C stops.
-The command prints a line for each face. It writes only the annotated copies in --output.
+The command prints a line for each face. It writes only what --output asks for: an annotated copy of
+each picture; and of each video an annotated copy, a table and a timeline of its faces.
 
 Exit status: 0 if every picture was read, with or without faces; 1 if a picture or a part of a video
 could not be read, and its line says why; 2 for a mistake in the command.
@@ -15,6 +16,7 @@ could not be read, and its line says why; 2 for a mistake in the command.
 
 import io
 import itertools
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,9 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
+from tqdm import tqdm
 
 from fer_jax import cli, stopping
-from fer_jax.errors import UserError, write_atomically
+from fer_jax.errors import UserError, warn, write_atomically
 from fer_jax.paths import check_folder, check_path, printable
 
 if TYPE_CHECKING:
@@ -45,6 +48,9 @@ def define_flags() -> None:
         "Draw Grad-CAM heat maps of the regions behind each label; needs --output.",
     )
     cli.define_path("output", "Folder for copies with boxes, labels, heat maps.")
+    flags.DEFINE_integer("every", 1, "Take every so many frames of a video.")
+    flags.DEFINE_float("smooth_seconds", 1, "Labels in videos are of the mean over so long.")
+    flags.DEFINE_bool("window", False, "Show each frame of a video or camera in a window.")
     flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Format of the output.")
 
 
@@ -57,6 +63,10 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--explain draws heat maps; choose where with --output=FOLDER")
     if not 0 <= options.min_confidence < 1:
         raise UserError(f"--min_confidence={options.min_confidence} must be in [0, 1)")
+    if options.every < 1:
+        raise UserError(f"--every={options.every} must be 1 or more")
+    if not 0 <= options.smooth_seconds < math.inf:
+        raise UserError(f"--smooth_seconds={options.smooth_seconds} must be 0 or more")
     if options.checkpoint != "best" and not options.workdir:
         raise UserError("--checkpoint chooses one of a run; give its --workdir too")
     for name in names:
@@ -72,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     live = any(map(is_camera, names))
     if live and len(names) > 1:
         raise UserError("a camera's pictures never end; give it alone")
-    frames = find_frames(names, output)
+    frames = find_frames(names, output, options.every)
     detector = None
     if options.detect_faces or options.detector or options.detector_file:
         name = options.detector or detectors.DEFAULT
@@ -83,19 +93,26 @@ def main(arguments: Sequence[str]) -> None:
     from fer_jax.inference.lines import FORMATS, to_lines
     from fer_jax.inference.predictor import Predictor
     from fer_jax.inference.stream import predict_frames
+    from fer_jax.inference.video import Videos, Window
 
     if options.workdir:
         predictor = Predictor.from_workdir(options.workdir, options.checkpoint)
     else:
         predictor = Predictor.pretrained()  # type: ignore[attr-defined]
+    window = None
+    if options.window:
+        try:
+            window = Window("fer_jax")
+        except UserError as error:
+            warn(error)
     predictions = predict_frames(
         predictor,
         frames,
         detector=detector,
         min_confidence=options.min_confidence,
         explain=options.explain,
-        keep_pictures=output is not None,
-        at_once=live,
+        keep_pictures=output is not None or window is not None,
+        at_once=live or window is not None,
     )
     copies = _Copies(output) if output else None
     warnings.filterwarnings("ignore", module="PIL")  # Pillow warns about files that it can read.
@@ -105,11 +122,20 @@ def main(arguments: Sequence[str]) -> None:
     print_line = FORMATS[options.format](predictor.classes)
     pictures = unreadable = 0
     hint = not detector
-    with stopping.deferred() as stop:
+    videos = Videos(
+        predictor.classes,
+        smooth_seconds=options.smooth_seconds,
+        min_confidence=options.min_confidence,
+        name_output=copies.free if copies else None,
+        window=window,
+    )
+    with stopping.deferred() as stop, videos:
         for prediction in predictions:
-            for line in to_lines(prediction, predictor.classes):
-                print_line(line)
-            if copies and prediction.picture:
+            with tqdm.external_write_mode():  # A bar on the terminal makes way.
+                for line in to_lines(prediction, predictor.classes):
+                    print_line(line)
+            videos.add(prediction)
+            if copies and prediction.picture and not prediction.frame.clip:
                 marks = [
                     Mark(
                         face.box, f"{face.label} {100 * face.probabilities.max():.0f} %", face.heat
@@ -127,8 +153,9 @@ def main(arguments: Sequence[str]) -> None:
                 )
             pictures += 1
             unreadable += bool(prediction.error)
-            if stop.asked:
+            if stop.asked or (window and window.closed):
                 break
+        stop.answered = True
     if stop.asked and not live:
         raise stopping.Stopped(f"stopped after {pictures:,} pictures")
     if unreadable:
@@ -154,7 +181,7 @@ class _Copies:
         Raises:
           UserError: the file cannot be written.
         """
-        path = self._free(self._folder / stem)
+        path = Path(f"{self.free(stem)}.jpg")
         try:
             jpeg = io.BytesIO()
             picture.save(jpeg, "JPEG", quality=95, subsampling=0)
@@ -163,11 +190,13 @@ class _Copies:
             reason = error.strerror or error
             raise UserError(f"--output: cannot write {printable(str(path))}: {reason}") from error
 
-    def _free(self, stem: Path) -> Path:
+    def free(self, stem: Path) -> Path:
+        """Returns a path in the folder, without suffix, that no other copy has."""
+        stem = self._folder / stem
         names = itertools.chain([stem], (Path(f"{stem}-{n}") for n in itertools.count(2)))
         path = next(name for name in names if name not in self._written)
         self._written.add(path)
-        return Path(f"{path}.jpg")
+        return path
 
 
 if __name__ == "__main__":

@@ -32,11 +32,16 @@ class Mark:
     heat: Float[np.ndarray, "rows columns"] | None = None
 
 
-def annotate(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
+def annotate(picture: Image.Image, marks: Sequence[Mark], *, grow: bool = True) -> Image.Image:
     """Returns an RGB copy with every mark. A small picture is enlarged.
 
-    Each label is placed next to its face, where it covers the least of other faces and labels. The
-    copy gets a margin for labels that extend beyond the picture.
+    Each label is placed next to its face, where it covers the least of other faces and labels.
+
+    Args:
+      picture: the picture.
+      marks: its annotations.
+      grow: whether the copy gets a margin for labels that extend beyond the picture; otherwise
+        labels stay inside, and pictures of the same size have copies of the same size.
     """
     zoom = max(1, math.ceil(_LONGEST_SIDE / max(picture.size)))
     whole = Box(0, 0, zoom * picture.width, zoom * picture.height)
@@ -53,6 +58,8 @@ def annotate(picture: Image.Image, marks: Sequence[Mark]) -> Image.Image:
     labels: list[Box] = []
     for box, mark, font in zip(boxes, marks, fonts, strict=True):
         labels.append(_place(box, _extent(mark.text, font), [*boxes, *labels], whole))
+    if not grow:
+        labels = [_inside(label, whole) for label in labels]
     left, top, right, bottom = _bounds([whole, *labels])
     copy = copy.crop((left, top, right, bottom))  # The margin is black.
     for label, mark, font in zip(labels, marks, fonts, strict=True):
@@ -105,6 +112,13 @@ def _place(face: Box, extent: tuple[int, int], taken: Sequence[Box], whole: Box)
         Box(face.left - width, face.top, width, height),
     ]
     return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))
+
+
+def _inside(label: Box, whole: Box) -> Box:
+    left = max(0, min(label.left, whole.width - label.width))
+    top = max(0, min(label.top, whole.height - label.height))
+    width, height = min(label.width, whole.width), min(label.height, whole.height)
+    return Box(left, top, width, height)
 
 
 def _common_area(one: Box, other: Box) -> int:

@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import glob
 import itertools
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,23 @@ picture named by itself can have any suffix."""
 
 _CAMERA = "camera:"
 _MOST_FRAMES = 1e9  # announced by a sound video: a year of frames
+_MOST_RATE = 1000  # frames per second, announced by a sound video
+_USUAL_RATE = 25  # of a video that announces none
+_CAMERA_RATE = 10  # frames per second of a camera's annotated copy
 _MOST_DAMAGED = 1000  # damaged frames in a row that are passed over
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Clip:
+    """A video or a camera's view.
+
+    Attributes:
+      rate: frames per second that are read.
+      frames: number of frames that will be read, as far as the file tells; 0 if unknown.
+    """
+
+    rate: float
+    frames: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +60,19 @@ class Frame:
 
     Attributes:
       name: the file as the user gave it, or the camera.
-      copy: relative path of the annotated copy, without suffix.
+      copy: relative path of what is written for the picture or its video, without suffix.
       load: function that decodes the picture or raises `UnreadableError`.
       number: frame number in a video or from a camera, from 0; None for a picture.
+      seconds: time since the first frame; None for a picture.
+      clip: the video; None for a picture.
     """
 
     name: str
     copy: Path
     load: Callable[[], Image.Image]
     number: int | None = None
+    seconds: float | None = None
+    clip: Clip | None = None
 
 
 def is_camera(argument: str) -> bool:
@@ -58,7 +80,9 @@ def is_camera(argument: str) -> bool:
     return argument.startswith(_CAMERA)
 
 
-def find_frames(arguments: Sequence[str], output: Path | None = None) -> Iterator[Frame]:
+def find_frames(
+    arguments: Sequence[str], output: Path | None = None, every: int = 1
+) -> Iterator[Frame]:
     """Returns the pictures of all arguments in order; folders are walked recursively, by name.
 
     Nothing is read ahead, and a folder's files are listed as they are needed.
@@ -66,15 +90,16 @@ def find_frames(arguments: Sequence[str], output: Path | None = None) -> Iterato
     Args:
       arguments: files, folders, patterns, videos, or `camera:` and a number.
       output: folder for the annotated copies.
+      every: read the first and then every so many frames of a video.
 
     Raises:
       UserError: an argument names nothing, a camera cannot be opened, or `output` is a folder that
         is read. It is raised before the first picture.
     """
-    return itertools.chain.from_iterable([_open(argument, output) for argument in arguments])
+    return itertools.chain.from_iterable([_open(argument, output, every) for argument in arguments])
 
 
-def _open(argument: str, output: Path | None) -> Iterable[Frame]:
+def _open(argument: str, output: Path | None, every: int) -> Iterable[Frame]:
     if is_camera(argument):
         return _camera(argument)
     path = Path(argument)
@@ -85,13 +110,13 @@ def _open(argument: str, output: Path | None) -> Iterable[Frame]:
     if output and exists:
         _refuse_to_overwrite(path.resolve(), output.resolve())
     if exists and path.is_dir():
-        frames = _walk(path, output)
+        frames = _walk(path, output, every)
         first = next(frames, None)
         if first is None:
             raise UserError(f"{argument!r} holds no picture or video")
         return itertools.chain([first], frames)
     if exists:
-        return _frames(path, Path(path.stem))
+        return _frames(path, Path(path.stem), every)
     matches = [Path(match) for match in sorted(glob.iglob(argument, recursive=True))]
     matches = [match for match in matches if not os.path.isdir(match)]
     if not matches:
@@ -99,7 +124,9 @@ def _open(argument: str, output: Path | None) -> Iterable[Frame]:
     if output:
         for match in matches:
             _refuse_to_overwrite(match.resolve(), output.resolve())
-    return itertools.chain.from_iterable(_frames(match, Path(match.stem)) for match in matches)
+    return itertools.chain.from_iterable(
+        _frames(match, Path(match.stem), every) for match in matches
+    )
 
 
 def _refuse_to_overwrite(path: Path, output: Path) -> None:
@@ -107,7 +134,7 @@ def _refuse_to_overwrite(path: Path, output: Path) -> None:
         raise UserError(f"--output={output} is a folder that is read; choose another folder")
 
 
-def _walk(folder: Path, output: Path | None) -> Iterator[Frame]:
+def _walk(folder: Path, output: Path | None, every: int) -> Iterator[Frame]:
     """Yields the frames of a folder's files, then of those in its folders. Links are followed."""
     seen = {os.path.realpath(output)} if output else set()
     folders = [(folder, Path())]
@@ -128,14 +155,14 @@ def _walk(folder: Path, output: Path | None) -> Iterator[Frame]:
                 kind = describe_special(path)
                 print(f"passed over {printable(str(path))}: {kind}, not a file", file=sys.stderr)
             elif path.suffix.lower() in picture_suffixes() | VIDEOS:
-                yield from _frames(path, copies / path.stem)
+                yield from _frames(path, copies / path.stem, every)
         inner = [(path, copies / path.name) for path in paths if os.path.isdir(path)]
         folders += reversed(inner)
 
 
-def _frames(path: Path, copy: Path) -> Iterable[Frame]:
+def _frames(path: Path, copy: Path, every: int) -> Iterable[Frame]:
     if path.suffix.lower() in VIDEOS:
-        return _video(path, copy)
+        return _video(path, copy, every)
     return [Frame(str(path), copy, functools.partial(open_picture, path))]
 
 
@@ -146,8 +173,8 @@ def _unreadable(name: str, reason: str) -> Frame:
     return Frame(name, Path(), fail)
 
 
-def _video(path: Path, copy: Path) -> Iterator[Frame]:
-    """Yields the readable frames; then an error if the file announces more."""
+def _video(path: Path, copy: Path, every: int) -> Iterator[Frame]:
+    """Yields every so many of the readable frames; then an error if the file announces more."""
     name = str(path)
     try:
         with naming(path):
@@ -162,10 +189,15 @@ def _video(path: Path, copy: Path) -> Iterator[Frame]:
     capture = cv2.VideoCapture(place, cv2.CAP_FFMPEG)
     announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     expected = round(announced) if 0 < announced < _MOST_FRAMES else 0  # 0 if it is unknown.
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    if not 0 < rate <= _MOST_RATE:
+        rate = _USUAL_RATE
+    clip = Clip(rate / every, math.ceil(expected / every))
     read = 0
     for number, pixels in _read(capture, expected):
-        load = functools.partial(_from_bgr, pixels)
-        yield Frame(name, copy / f"{number:06d}", load, number)
+        if number % every == 0:
+            load = functools.partial(_from_bgr, pixels)
+            yield Frame(name, copy, load, number, number / rate, clip)
         read += 1
     # An AVI counts its frames. Others also count what is trimmed away or only heard.
     tolerated = 0 if is_avi else min(capture.get(cv2.CAP_PROP_FPS), expected / 10)
@@ -201,8 +233,12 @@ def _camera(name: str) -> Iterator[Frame]:
 
 
 def _live(capture: cv2.VideoCapture, name: str, copy: Path) -> Iterator[Frame]:
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # The latest picture, not an old one.
+    clip = Clip(_CAMERA_RATE)
+    start = time.monotonic()
     for number, pixels in _read(capture, expected=0):
-        yield Frame(name, copy / f"{number:06d}", functools.partial(_from_bgr, pixels), number)
+        seconds = time.monotonic() - start
+        yield Frame(name, copy, functools.partial(_from_bgr, pixels), number, seconds, clip)
     yield _unreadable(name, "the camera gives no more pictures")
 
 
