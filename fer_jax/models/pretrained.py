@@ -5,14 +5,10 @@ Pickles are refused, because reading one can run code.
 
 import contextlib
 import functools
-import hashlib
-import http.client
 import os
 import re
-import shutil
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,13 +21,12 @@ import numpy as np
 import safetensors
 from flax import nnx
 from jaxtyping import Shaped
-from tqdm import tqdm
 
+from fer_jax.downloads import fetch
 from fer_jax.errors import UserError
 from fer_jax.models import convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.functional import leaf_name
 from fer_jax.models.layers import Frozen
-from fer_jax.paths import user_path
 
 Array = Shaped[np.ndarray, "..."]
 
@@ -122,7 +117,7 @@ def load_pretrained(
         if not path.startswith("head.")
     }
     open_tensors, to_our_layout = _FORMATS[suffix]
-    local, names = _find(file, sha256), set(expected.values())
+    local, names = fetch(file, sha256), set(expected.values())
     try:
         with open_tensors(local, names, checked=bool(sha256)) as tensors:
             _check_names(file, names, tensors)
@@ -352,56 +347,3 @@ _FORMATS: dict[str, tuple[Callable, Callable[[str, Array], Array]]] = {
     ".safetensors": (_open_safetensors, _from_torch),
 }
 _PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
-
-
-def _find(file: str, sha256: str) -> Path:
-    """Returns the local path of a path or URL, after checking its digest."""
-    sha256 = sha256.lower()
-    url = urlsplit(file)
-    if url.scheme not in ("http", "https"):
-        path = user_path(file)
-        if path.exists() and not path.is_file():  # Opening a pipe would block for ever.
-            raise UserError(f"pretrained.file {file} is not a file; give a .h5 or a .safetensors")
-        if sha256:
-            _check_digest(file, path, sha256)
-        return path
-    if not sha256:
-        raise UserError(
-            f"pretrained.file {file} is a URL: give its SHA-256 too, as --config.pretrained.sha256"
-        )
-    path = Path.home() / ".cache" / "fer_jax" / "pretrained" / sha256 / Path(url.path).name
-    if not path.exists():  # A file in a folder named after its digest was checked already.
-        _download(file, path, sha256)
-    return path
-
-
-def _download(url: str, path: Path, sha256: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as output:
-            size = int(response.headers.get("Content-Length", 0)) or None
-            bar = tqdm.wrapattr(response, "read", total=size, desc=path.name, miniters=1)
-            with bar as body:
-                shutil.copyfileobj(body, output)
-        _check_digest(url, partial, sha256)
-        partial.replace(path)
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(
-            f"cannot download {url}: {error}; download it yourself and give its path"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check_digest(file: str, path: Path, sha256: str) -> None:
-    try:
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read pretrained.file {file}: {error}; check the path") from error
-    if digest != sha256:
-        raise UserError(
-            f"pretrained.file {file} has SHA-256 {digest}, not {sha256}; "
-            "give another file, or correct pretrained.sha256"
-        )
