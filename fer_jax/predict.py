@@ -27,6 +27,7 @@ from absl import flags
 from tqdm import tqdm
 
 from fer_jax import cli, stopping
+from fer_jax.downloads import fetch
 from fer_jax.errors import UserError, warn, write_atomically
 from fer_jax.paths import check_folder, check_path, printable
 
@@ -40,7 +41,8 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
     flags.DEFINE_string("detector", None, "What finds the faces; implies --detect_faces.")
-    cli.define_path("detector_file", "File of a detector that needs one, such as yunet.")
+    flags.DEFINE_string("detector_file", None, "Path or URL of the file that yunet needs.")
+    flags.DEFINE_string("detector_sha256", "", "Digest of that file; a URL needs it.")
     flags.DEFINE_float("min_confidence", 0, "Below this probability a label is unsure; in [0, 1).")
     flags.DEFINE_bool(
         "explain",
@@ -86,7 +88,15 @@ def main(arguments: Sequence[str]) -> None:
     detector = None
     if options.detect_faces or options.detector or options.detector_file:
         name = options.detector or detectors.DEFAULT
-        detector = detectors.choose_detector(name, options.detector_file)
+        file = None
+        if options.detector_file is not None:
+            file = fetch(
+                options.detector_file,
+                options.detector_sha256,
+                option="--detector_file",
+                digest_option="--detector_sha256",
+            )
+        detector = detectors.choose_detector(name, file)
     cli.set_up_jax()
 
     from fer_jax.inference.annotate import Mark, annotate
@@ -98,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.workdir:
         predictor = Predictor.from_workdir(options.workdir, options.checkpoint)
     else:
-        predictor = Predictor.pretrained()  # type: ignore[attr-defined]
+        predictor = Predictor.pretrained()
     window = None
     if options.window:
         try:

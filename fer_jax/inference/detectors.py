@@ -281,7 +281,9 @@ def yunet(file: Path) -> Detector:
         levels = _stretch(picture.convert("RGB"))
         _, rows = net.detect(cv2.cvtColor(levels, cv2.COLOR_RGB2BGR))
         found = []
-        for left, top, width, height, right_x, right_y, left_x, left_y, *_ in rows or []:
+        for left, top, width, height, right_x, right_y, left_x, left_y, *_ in (
+            () if rows is None else rows
+        ):
             side = _YUNET_SIDE * (width + height) / 2
             tilt = math.atan2(left_y - right_y, left_x - right_x)  # "right" is the person's.
             middle = left + width / 2, top + height / 2
