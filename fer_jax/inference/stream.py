@@ -19,7 +19,7 @@ from fer_jax.inference.pictures import UnreadableError, to_input
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.sources import Frame
 
-_PENDING_BYTES = 1 << 28  # limit on the kept pictures of one batch
+_PENDING_BYTES = 1 << 26  # limit on the kept pictures of one batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def predict_frames(
       frames: the pictures.
       detector: what finds the faces; None: each picture is one face.
       explain: whether to make heat maps.
-      keep_pictures: whether to return the pictures; a batch then ends early at 256 MiB of them.
+      keep_pictures: whether to return the pictures; a batch then ends early at 64 MiB of them.
       at_once: whether to predict each picture alone instead of filling a batch, as for a camera.
       min_confidence: a face whose highest probability is below it gets the label `UNSURE`.
 

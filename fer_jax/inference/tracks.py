@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from fer_jax.inference.faces import Box, Face
 
 _LEAST_OVERLAP = 0.3  # of a face's boxes in two frames, intersection over union
+_ROUNDING = 1e-6  # seconds
 _BRIDGED_SECONDS = 0.5  # without a box, after which a track ends
 
 
@@ -34,7 +35,7 @@ class Track:
     def _add(self, box: Box, seconds: float, face: Face, window: float) -> None:
         self.box, self.seconds = box, seconds
         self._recent.append((seconds, face.probabilities))
-        while self._recent[0][0] <= seconds - window and len(self._recent) > 1:
+        while self._recent[0][0] < seconds - window + _ROUNDING and len(self._recent) > 1:
             self._recent.popleft()
         self.probabilities = np.mean([values for _, values in self._recent], axis=0)
 
