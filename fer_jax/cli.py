@@ -38,6 +38,11 @@ COMMANDS = {
         "predicts pictures, videos, a camera",
         "--workdir=runs/quickstart photos/ --detect_faces",
     ),
+    "demo": (
+        "fer_jax.demo",
+        "serves a page with camera and upload",
+        "--workdir=runs/quickstart",
+    ),
     "compare": ("fer_jax.compare", "puts runs side by side", "runs/cnn runs/resnet"),
     "summary": ("fer_jax.summary", "lists a network's layers", "--config=resnet"),
 }

@@ -22,6 +22,7 @@ ROOMS = (
     "fer_jax.inference",
     "fer_jax.cli",
     "data_prep",
+    "fer_jax.page",
     "fer_jax.train",
 )
 """The lowest first. A file imports from its own room and lower ones. Commands are the highest."""

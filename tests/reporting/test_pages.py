@@ -1,10 +1,10 @@
 """The pages in a browser: on a phone and a desktop, in light and in dark mode."""
 
 import io
-import shutil
 
 import numpy as np
 import pytest
+from chromium import contrast, start_chromium
 from PIL import Image
 from small_runs import make_evaluation, make_history, make_run
 
@@ -13,20 +13,11 @@ from fer_jax.reporting.pages import data_uri
 from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync", "--no-first-run")
-
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium here: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with start_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -87,20 +78,6 @@ def test_fits_and_is_legible(browser, pages, name, width, scheme):
     assert darkness < 60 if scheme == "dark" else darkness > 200
     assert not complaints
     assert all(url.startswith(("file:", "data:")) for url in requests)
-
-
-def contrast(one: str, other: str) -> float:
-    """The contrast ratio of WCAG 2 of two colours as `rgb(r, g, b)`."""
-
-    def luminance(colour: str) -> float:
-        channels = np.array(colour[4:-1].split(","), float) / 255
-        linear = np.where(
-            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
-        )
-        return float(linear @ (0.2126, 0.7152, 0.0722))
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_an_image_comes_back_from_its_address():

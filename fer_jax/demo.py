@@ -1,0 +1,96 @@
+"""Serves a page in the browser that reads expressions from a camera, a picture or a sample.
+
+Example:
+  python -m fer_jax.demo --workdir=runs/resnet
+
+The page is at http://127.0.0.1:7860, for this machine alone, until --host or --share opens it to
+others. It loads nothing from elsewhere. Pictures are processed in memory and not kept.
+
+Exit status: 0 after Ctrl-C or SIGTERM, which is how a server ends; 2 for a mistake in the command.
+"""
+
+import importlib.util
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from fer_jax import cli, stopping
+from fer_jax.errors import UserError
+
+
+def define_flags() -> None:
+    """Defines --workdir and the other flags."""
+    cli.define_path("workdir", "Folder of the run.", required=True)
+    flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
+    flags.DEFINE_integer("port", 7860, "Port of the page.", lower_bound=1, upper_bound=65535)
+    flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for every network.")
+    flags.DEFINE_bool("share", False, "Open a public address through Gradio's tunnel.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Serves the page until a signal ends it."""
+    options = flags.FLAGS
+    cli.refuse_arguments(arguments)
+    check_gradio()
+    check_address(options.host, options.port)
+    cli.set_up_jax()
+    with tempfile.TemporaryDirectory(prefix="fer_jax_demo_") as folder:
+        # Gradio reads these when it is imported. It would report its use, and keep uploads.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ["GRADIO_TEMP_DIR"] = folder
+
+        from fer_jax.inference.predictor import Predictor
+        from fer_jax.inference.trained import load_trained
+        from fer_jax.page.answer import describe
+
+        model = load_trained(options.workdir, options.checkpoint)
+        about = describe(options.workdir, model.steps, model.views)
+        predictor = Predictor(model)
+        predictor(np.zeros((48, 48), np.uint8))  # Compiles the program before the first frame.
+
+        from fer_jax.page.server import create_server, delete_old_uploads, serving
+
+        server = create_server(predictor, about, Path(folder))
+        with (
+            serving(server, options.host, options.port, share=options.share) as public,
+            stopping.deferred() as stop,
+        ):
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            print(f"{about['model']}: {about['accuracy']}")
+            print(f"page at http://{host}:{options.port}; Ctrl-C ends it", flush=True)
+            if public:
+                print(f"and for everybody who knows it at {public}", flush=True)
+            while not stop.asked:
+                delete_old_uploads(Path(folder))
+                time.sleep(0.25)
+
+
+def check_gradio() -> None:
+    """Raises `UserError` if the extra of this command is not installed."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page needs Gradio: pip install 'fer_jax[demo]'")
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises `UserError` if a server cannot listen at `host` and `port`."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"cannot listen at {host}, port {port}: {reason}; choose another --port or --host"
+        ) from None
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)
