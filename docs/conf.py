@@ -51,6 +51,7 @@ docs/data
 docs/train
 docs/evaluate
 docs/predict
+docs/demo
 docs/workdir
 docs/reliability
 ```

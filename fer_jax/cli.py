@@ -41,7 +41,7 @@ COMMANDS = {
     "demo": (
         "fer_jax.demo",
         "serves a page with camera and upload",
-        "--workdir=runs/quickstart",
+        "--port=7860",
     ),
     "compare": ("fer_jax.compare", "puts runs side by side", "runs/cnn runs/resnet"),
     "summary": ("fer_jax.summary", "lists a network's layers", "--config=resnet"),

@@ -1,7 +1,7 @@
 """Serves a page in the browser that reads expressions from a camera, a picture or a sample.
 
 Example:
-  python -m fer_jax.demo --workdir=runs/resnet
+  python -m fer_jax.demo
 
 The page is at http://127.0.0.1:7860, for this machine alone, until --host or --share opens it to
 others. It loads nothing from elsewhere. Pictures are processed in memory and not kept.
@@ -26,7 +26,7 @@ from fer_jax.errors import UserError
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    cli.define_path("workdir", "Folder of the run.", required=True)
+    cli.define_path("workdir", "Folder of the run; default: the model that comes with fer_jax.")
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_integer("port", 7860, "Port of the page.", lower_bound=1, upper_bound=65535)
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for every network.")
@@ -49,9 +49,11 @@ def main(arguments: Sequence[str]) -> None:
         from fer_jax.inference.predictor import Predictor
         from fer_jax.inference.trained import load_trained
         from fer_jax.page.answer import describe
+        from fer_jax.workdir import SHIPPED
 
-        model = load_trained(options.workdir, options.checkpoint)
-        about = describe(options.workdir, model.steps, model.views)
+        workdir = options.workdir or SHIPPED
+        model = load_trained(workdir, options.checkpoint)
+        about = describe(workdir, model.steps, model.views)
         predictor = Predictor(model)
         predictor(np.zeros((48, 48), np.uint8))  # Compiles the program before the first frame.
 

@@ -14,7 +14,7 @@ from fer_jax.errors import UserError
 from fer_jax.inference.faces import Box, find_faces
 from fer_jax.inference.pictures import naming
 from fer_jax.inference.predictor import Predictor
-from fer_jax.workdir import METRICS, member_workdirs, read_history, read_report, read_run
+from fer_jax.workdir import METRICS, SHIPPED, member_workdirs, read_history, read_report, read_run
 
 MOST_BYTES = 10_000_000
 """Largest file that is accepted."""
@@ -98,7 +98,8 @@ def describe(workdir: Path, steps: Sequence[int], views: str) -> dict[str, str]:
     words = [network["name"], *(f"{k} {network[k]}" for k in ("depth", "width") if k in network)]
     if len(steps) > 1:
         words.append(f"{len(steps)} networks")
-    model = f"{', '.join(words)}; {workdir.name}, step {max(steps):,}"
+    name = "the model that comes with fer_jax" if workdir == SHIPPED else workdir.name
+    model = f"{', '.join(words)}; {name}, step {max(steps):,}"
     return {"model": model, "accuracy": _accuracy(workdir, run["config"], max(steps), views)}
 
 

@@ -1,0 +1,190 @@
+"""Measures the page of `fer_jax demo` while a camera shows one face: frames/s and memory.
+
+Example:
+  FER2013_SOURCE=images python -m benchmarks.demo --minutes=10 --output=benchmarks/demo.md
+
+Server and headless Chromium share the machine. The camera is a video of a face that moves about: of
+FER-2013 if FER2013_SOURCE names its images, else the photograph that matplotlib ships. Linux only.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+from matplotlib import get_data_path
+from PIL import Image
+
+from benchmarks import children, table
+from benchmarks.processes import look
+from fer_jax import cli
+from fer_jax.errors import UserError
+
+_ADDRESS = "http://127.0.0.1"
+_WARM_UP = 1 / 6  # share of the time
+_PACKAGES = ("gradio", "jax", "opencv-python-headless", "playwright")
+_HEADINGS = (
+    "minutes",
+    "frames/s",
+    "answer, ms",
+    "server's CPU, ms a frame",
+    "server, MiB",
+    "page, MiB",
+)
+
+
+class Look(NamedTuple):
+    """What is read at one moment: totals since the start, and what is held."""
+
+    minutes: float
+    frames: int
+    answer_ms: float
+    cpu_seconds: float
+    server_mib: float
+    page_mib: float
+
+
+def define_flags() -> None:
+    """Defines --minutes and the other flags."""
+    flags.DEFINE_float("minutes", 10.0, "Length of the measurement.", lower_bound=0.1)
+    flags.DEFINE_float("every", 10.0, "Seconds between two looks.", lower_bound=1)
+    flags.DEFINE_integer("port", 7870, "Port of the page.")
+    cli.define_path("workdir", "Folder of the run; default: the model that comes with fer_jax.")
+    flags.DEFINE_string("output", None, "Page to write, .md.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measures, prints the table and writes it."""
+    cli.refuse_arguments(arguments)
+    options = flags.FLAGS
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if chromium is None:
+        raise UserError("the measurement needs Chromium: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder:
+        video = write_video(Path(folder, "camera.mjpeg"))
+        with _server(options.port, options.workdir, Path(folder, "log")) as server:
+            looks = watch(
+                f"{_ADDRESS}:{options.port}",
+                chromium,
+                video,
+                server.pid,
+                seconds=60 * options.minutes,
+                every=options.every,
+            )
+    table.publish(make_page(looks, command=table.command("demo")), options.output)
+
+
+def write_video(path: Path) -> Path:
+    """Writes the view of a camera: JPEGs of 640x480 pixels with one face, one after the other."""
+    source = os.environ.get("FER2013_SOURCE")
+    faces = sorted(Path(source).rglob("happy/*.[jp][pn]g")) if source else []
+    with Image.open(
+        faces[0] if faces else f"{get_data_path()}/sample_data/grace_hopper.jpg"
+    ) as one:
+        face = one.convert("RGB").resize((220, 220 * one.height // one.width))
+    with path.open("wb") as file:
+        for angle in np.linspace(0, 2 * np.pi, 240, endpoint=False):
+            view = Image.new("RGB", (640, 480), (90, 110, 130))
+            place = 210 + 90 * np.cos(angle), 120 + 60 * np.sin(2 * angle)
+            view.paste(face, (round(place[0]), round(place[1])))
+            view.save(file, "JPEG", quality=90)
+    return path
+
+
+@contextlib.contextmanager
+def _server(port: int, workdir: Path | None, log: Path) -> Iterator[subprocess.Popen]:
+    """Starts the server, and ends it when it is measured."""
+    run = [f"--workdir={workdir}"] if workdir else []
+    command = [sys.executable, "-m", "fer_jax.demo", f"--port={port}", *run]
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
+        assert server.stdout
+        if not any("page at" in line for line in server.stdout):
+            raise children.failure("fer_jax.demo", log.read_text(), server.wait())
+        yield server
+        server.send_signal(signal.SIGTERM)
+
+
+def watch(
+    url: str, chromium: str, video: Path, pid: int, *, seconds: float, every: float
+) -> list[Look]:
+    """Opens the page, starts the camera, and looks at page and server all the while."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = [
+        *("--no-sandbox", "--disable-gpu", "--enable-precise-memory-info"),
+        *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
+        f"--use-file-for-fake-video-capture={video}",
+    ]
+    looks = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_context(permissions=["camera"]).new_page()
+        page.goto(url)
+        page.click("#camera")
+        page.wait_for_selector("#bars .first")
+        start = time.monotonic()
+        while (now := time.monotonic() - start) <= seconds + every / 2:
+            frames = int(page.evaluate("document.body.dataset.frames ?? 0"))
+            words = page.inner_text("#status").split()
+            held = look(pid)
+            if held is None or words[1:2] != ["frames/s,"]:
+                raise UserError(f"the page stopped: {' '.join(words)}")
+            heap = page.evaluate("performance.memory.usedJSHeapSize") / 2**20
+            ticks = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+            cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+            looks.append(Look(now / 60, frames, float(words[-2]), cpu, held.resident_mib, heap))
+            page.wait_for_timeout(1000 * every)
+        browser.close()
+    return looks
+
+
+def make_page(looks: Sequence[Look], *, command: str) -> str:
+    """Returns the page as Markdown."""
+    from fer_jax.devices import device_kind
+
+    total = looks[-1].minutes
+    after = [one for one in looks if one.minutes >= _WARM_UP * total]
+    slope = np.polyfit([one.minutes / 60 for one in after], [one.server_mib for one in after], 1)[0]
+    spans = list(zip(looks, looks[1:], strict=False))
+    rates = [(b.frames - a.frames) / (60 * (b.minutes - a.minutes)) for a, b in spans]
+    rows = []
+    groups = np.array_split(np.arange(1, len(looks)), min(5, len(spans)))
+    for first, last in ((looks[group[0] - 1], looks[group[-1]]) for group in groups):
+        frames = last.frames - first.frames
+        rows.append(
+            [
+                f"{first.minutes:.0f} to {last.minutes:.0f}",
+                f"{frames / (60 * (last.minutes - first.minutes)):.1f}",
+                f"{last.answer_ms:.0f}",
+                f"{1000 * (last.cpu_seconds - first.cpu_seconds) / max(1, frames):.0f}",
+                f"{last.server_mib:.0f}",
+                f"{last.page_mib:.1f}",
+            ]
+        )
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    text = (
+        f"One viewer, one face, a camera of 640x480 pixels, {total:.0f} minutes; server and browser "
+        f"share the machine. In {len(rates)} spans of {60 * total / len(rates):.0f} seconds the page "
+        f"shows a median of {np.median(rates):.1f} frames/s, at least {min(rates):.1f}. After the "
+        f"first {_WARM_UP * total:.1f} minutes the server's memory grows by {slope:+.1f} MiB an "
+        f"hour (line through n = {len(after)} looks). "
+        f"{table.circumstances(f'{os.cpu_count()} x {device_kind()}', versions)}"
+    )
+    return table.page("The demo's page", text, command, table.table(_HEADINGS, rows, words=1))
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)
