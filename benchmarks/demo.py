@@ -8,6 +8,7 @@ FER-2013 if FER2013_SOURCE names its images, else the photograph that matplotlib
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -59,7 +60,7 @@ def define_flags() -> None:
     flags.DEFINE_float("minutes", 10.0, "Length of the measurement.", lower_bound=0.1)
     flags.DEFINE_float("every", 10.0, "Seconds between two looks.", lower_bound=1)
     flags.DEFINE_integer("port", 7870, "Port of the page.")
-    cli.define_path("workdir", "Folder of the run; default: the model that comes with fer_jax.")
+    cli.define_path("workdir", "Folder of a run; default: the model that ships.")
     flags.DEFINE_string("output", None, "Page to write, .md.")
 
 
@@ -88,9 +89,8 @@ def write_video(path: Path) -> Path:
     """Writes the view of a camera: JPEGs of 640x480 pixels with one face, one after the other."""
     source = os.environ.get("FER2013_SOURCE")
     faces = sorted(Path(source).rglob("happy/*.[jp][pn]g")) if source else []
-    with Image.open(
-        faces[0] if faces else f"{get_data_path()}/sample_data/grace_hopper.jpg"
-    ) as one:
+    photograph = Path(get_data_path(), "sample_data/grace_hopper.jpg")
+    with Image.open([*faces, photograph][0]) as one:
         face = one.convert("RGB").resize((220, 220 * one.height // one.width))
     with path.open("wb") as file:
         for angle in np.linspace(0, 2 * np.pi, 240, endpoint=False):
@@ -157,8 +157,9 @@ def make_page(looks: Sequence[Look], *, command: str) -> str:
 
     total = looks[-1].minutes
     after = [one for one in looks if one.minutes >= _WARM_UP * total]
-    slope = np.polyfit([one.minutes / 60 for one in after], [one.server_mib for one in after], 1)[0]
-    spans = list(zip(looks, looks[1:], strict=False))
+    hours, held = zip(*((one.minutes / 60, one.server_mib) for one in after), strict=True)
+    slope = np.polyfit(hours, held, 1)[0]
+    spans = list(itertools.pairwise(looks))
     rates = [(b.frames - a.frames) / (60 * (b.minutes - a.minutes)) for a, b in spans]
     rows = []
     groups = np.array_split(np.arange(1, len(looks)), min(5, len(spans)))
@@ -176,11 +177,11 @@ def make_page(looks: Sequence[Look], *, command: str) -> str:
         )
     versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     text = (
-        f"One viewer, one face, a camera of 640x480 pixels, {total:.0f} minutes; server and browser "
-        f"share the machine. In {len(rates)} spans of {60 * total / len(rates):.0f} seconds the page "
-        f"shows a median of {np.median(rates):.1f} frames/s, at least {min(rates):.1f}. After the "
-        f"first {_WARM_UP * total:.1f} minutes the server's memory grows by {slope:+.1f} MiB an "
-        f"hour (line through n = {len(after)} looks). "
+        f"One viewer, one face, a camera of 640x480 pixels, {total:.0f} minutes; server and "
+        f"browser share the machine. In {len(rates)} spans of {60 * total / len(rates):.0f} "
+        f"seconds the page shows a median of {np.median(rates):.1f} frames/s, at least "
+        f"{min(rates):.1f}. After the first {_WARM_UP * total:.1f} minutes the server's memory "
+        f"grows by {slope:+.1f} MiB an hour (line through n = {len(after)} looks). "
         f"{table.circumstances(f'{os.cpu_count()} x {device_kind()}', versions)}"
     )
     return table.page("The demo's page", text, command, table.table(_HEADINGS, rows, words=1))

@@ -9,6 +9,7 @@ others. It loads nothing from elsewhere. Pictures are processed in memory and no
 Exit status: 0 after Ctrl-C or SIGTERM, which is how a server ends; 2 for a mistake in the command.
 """
 
+import functools
 import importlib.util
 import os
 import socket
@@ -26,8 +27,9 @@ from fer_jax.errors import UserError
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    cli.define_path("workdir", "Folder of the run; default: the model that comes with fer_jax.")
+    cli.define_path("workdir", "Folder of a run; default: the model that ships.")
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
+    flags.DEFINE_string("detector", None, "What finds the faces.")
     flags.DEFINE_integer("port", 7860, "Port of the page.", lower_bound=1, upper_bound=65535)
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for every network.")
     flags.DEFINE_bool("share", False, "Open a public address through Gradio's tunnel.")
@@ -39,6 +41,13 @@ def main(arguments: Sequence[str]) -> None:
     cli.refuse_arguments(arguments)
     check_gradio()
     check_address(options.host, options.port)
+    if options.checkpoint != "best" and not options.workdir:
+        raise UserError("--checkpoint chooses one of a run; give its --workdir too")
+
+    from fer_jax.inference import detectors
+
+    detector = options.detector or detectors.DEFAULT
+    detectors.choose_detector(detector)
     cli.set_up_jax()
     with tempfile.TemporaryDirectory(prefix="fer_jax_demo_") as folder:
         # Gradio reads these when it is imported. It would report its use, and keep uploads.
@@ -48,18 +57,19 @@ def main(arguments: Sequence[str]) -> None:
 
         from fer_jax.inference.predictor import Predictor
         from fer_jax.inference.trained import load_trained
-        from fer_jax.page.answer import describe
+        from fer_jax.page.answer import answer, describe
         from fer_jax.workdir import SHIPPED
 
         workdir = options.workdir or SHIPPED
         model = load_trained(workdir, options.checkpoint)
-        about = describe(workdir, model.steps, model.views)
+        about = describe(workdir, model)
         predictor = Predictor(model)
         predictor(np.zeros((48, 48), np.uint8))  # Compiles the program before the first frame.
 
         from fer_jax.page.server import create_server, delete_old_uploads, serving
 
-        server = create_server(predictor, about, Path(folder))
+        ask = functools.partial(answer, predictor, detector=detector)
+        server = create_server(ask, about, Path(folder))
         with (
             serving(server, options.host, options.port, share=options.share) as public,
             stopping.deferred() as stop,

@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,12 @@ from PIL import Image, UnidentifiedImageError
 
 from fer_jax.data.pixels import UnusableError, open_image, readable_formats, to_grey_or_rgb
 from fer_jax.errors import UserError
+from fer_jax.inference import detectors
 from fer_jax.inference.faces import Box, find_faces
 from fer_jax.inference.pictures import naming
 from fer_jax.inference.predictor import Predictor
-from fer_jax.workdir import METRICS, SHIPPED, member_workdirs, read_history, read_report, read_run
+from fer_jax.inference.trained import TrainedModel
+from fer_jax.workdir import METRICS, SHIPPED, member_workdirs, read_history, read_report
 
 MOST_BYTES = 10_000_000
 """Largest file that is accepted."""
@@ -24,13 +25,19 @@ _FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
 
 
 def answer(
-    predictor: Predictor, content: bytes, *, explain: bool = False, whole: bool = False
+    predictor: Predictor,
+    content: bytes,
+    *,
+    detector: str = detectors.DEFAULT,
+    explain: bool = False,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """Returns the faces of a picture, from left to right.
 
     Args:
       predictor: the model.
       content: the picture's file: AVIF, BMP, GIF, JPEG, PNG, TIFF or WebP.
+      detector: a key of `fer_jax.inference.detectors.DETECTORS`.
       explain: whether to add Grad-CAM heat maps.
       whole: whether a picture in which no face is found counts as one face.
 
@@ -44,7 +51,7 @@ def answer(
         convolution to explain.
     """
     picture = _decode(content)
-    boxes: list[Box | None] = [*find_faces(picture)]
+    boxes: list[Box | None] = [*find_faces(picture, detector)]
     if whole and not boxes:
         boxes = [None]
     # One face at a time: a batch of each size would be compiled when it is first seen.
@@ -84,37 +91,34 @@ def _decode(content: bytes) -> Image.Image:
         return to_grey_or_rgb(picture)
 
 
-def describe(workdir: Path, steps: Sequence[int], views: str) -> dict[str, str]:
-    """Returns one line about the network of a run, `model`, and one about its `accuracy`.
+def describe(workdir: Path, trained: TrainedModel) -> dict[str, Any]:
+    """Returns the `classes` of the model of a run, and a line each about `model` and `accuracy`.
 
     The accuracy is that of the run's evaluation of this checkpoint through these views, on a test
     split if there is one; else that of the epoch's own validation.
-
-    Raises:
-      UserError: `workdir` is not the workdir of a run.
     """
-    run = read_run(workdir)
-    network = run["config"]["model"]
+    network, steps = trained.config.model, trained.steps
     words = [network["name"], *(f"{k} {network[k]}" for k in ("depth", "width") if k in network)]
     if len(steps) > 1:
         words.append(f"{len(steps)} networks")
-    name = "the model that comes with fer_jax" if workdir == SHIPPED else workdir.name
+    name = "shipped with fer_jax" if workdir == SHIPPED else workdir.name
     model = f"{', '.join(words)}; {name}, step {max(steps):,}"
-    return {"model": model, "accuracy": _accuracy(workdir, run["config"], max(steps), views)}
+    return {"classes": trained.classes, "model": model, "accuracy": _accuracy(workdir, trained)}
 
 
-def _accuracy(workdir: Path, config: dict[str, Any], step: int, views: str) -> str:
+def _accuracy(workdir: Path, trained: TrainedModel) -> str:
+    step = max(trained.steps)
     splits = [path.parent.name for path in workdir.glob("eval/*/report.json")]
     for split in sorted(splits, key=lambda name: ("test" not in name, name)):
         report = read_report(workdir, split)
-        if (report["checkpoint_step"], report["views"]) == (step, views):
+        if (report["checkpoint_step"], report["views"]) == (step, trained.views):
             accuracy, n = report["accuracy"], report["n"]
             error = math.sqrt(accuracy * (1 - accuracy) / n)
             return f"{100 * accuracy:.1f} ± {100 * error:.1f} % of the {n:,} images of {split}"
-    for folder in (workdir, *member_workdirs(workdir, config)):
+    for folder in (workdir, *member_workdirs(workdir, trained.config)):
         if (folder / METRICS).exists():
             for epoch in read_history(folder / METRICS):
                 if epoch["step"] == step and epoch["val_accuracy"] is not None:
-                    split = config["validation_split"]
+                    split = trained.config.validation_split
                     return f"{100 * epoch['val_accuracy']:.1f} % of {split}, which chose its epoch"
     return "not measured yet; see fer_jax evaluate"

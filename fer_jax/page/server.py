@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from fastapi import HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from fer_jax.errors import UserError
-from fer_jax.inference.predictor import Predictor
-from fer_jax.page.answer import MOST_BYTES, answer
+from fer_jax.page.answer import MOST_BYTES
 from fer_jax.page.samples import make_samples
+
+Answer = Callable[..., dict[str, Any]]
+"""A function from a picture's file, `explain` and `whole` to its faces."""
 
 _STATIC = Path(__file__).with_name("static")
 _FILES = {"page.css": "text/css", "page.js": "text/javascript"}
@@ -39,12 +41,12 @@ _MOST_WAITING = 64  # pictures; a viewer's page sends the next one after the ans
 _UPLOAD_SECONDS = 60  # after which an upload that nobody asked about is deleted
 
 
-def create_server(predictor: Predictor, about: dict[str, Any], uploads: Path) -> gradio.Server:
+def create_server(ask: Answer, about: dict[str, Any], uploads: Path) -> gradio.Server:
     """Returns the server, which `serving` starts. Every viewer's state is in the viewer's browser.
 
     Args:
-      predictor: the model.
-      about: what the page says about it: `model` and `accuracy`.
+      ask: `fer_jax.page.answer.answer` with its model and detector.
+      about: what the page says about the model: its `classes`, `model` and `accuracy`.
       uploads: Gradio's folder for uploaded files.
     """
     server = gradio.Server(title="fer_jax", docs_url=None, redoc_url=None, openapi_url=None)
@@ -52,7 +54,6 @@ def create_server(predictor: Predictor, about: dict[str, Any], uploads: Path) ->
     samples = make_samples()
     about = {
         **about,
-        "classes": predictor.classes,
         "samples": [title for title, _ in samples],
         "most_bytes": MOST_BYTES,
     }
@@ -93,7 +94,7 @@ def create_server(predictor: Predictor, about: dict[str, Any], uploads: Path) ->
         waiting += 1
         try:
             found = await asyncio.get_running_loop().run_in_executor(
-                pool, lambda: answer(predictor, bytes(content), explain=explain, whole=whole)
+                pool, lambda: ask(bytes(content), explain=explain, whole=whole)
             )
         except UserError as error:
             return _refuse(400, str(error))
@@ -109,7 +110,7 @@ def create_server(predictor: Predictor, about: dict[str, Any], uploads: Path) ->
         if not path.is_relative_to(uploads.resolve()):  # The request names it, whatever it is.
             raise gradio.Error("upload the picture, as handle_file does", print_exception=False)
         try:
-            return answer(predictor, path.read_bytes(), explain=explain, whole=True)
+            return ask(path.read_bytes(), explain=explain, whole=True)
         except (OSError, UserError) as error:
             raise gradio.Error(str(error), print_exception=False) from None
         finally:

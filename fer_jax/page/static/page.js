@@ -2,7 +2,7 @@
 // All of a viewer's state is here, in the browser.
 "use strict";
 
-const LONGEST = 480; // pixels of a camera's frame that is sent; what is shown stays as it is
+const LONGEST = 400; // pixels of a camera's frame that is sent; what is shown stays as it is
 const QUALITY = 0.8; // of its JPEG
 const SMOOTHING = 0.4; // seconds, time constant of a face's probabilities
 const LOST = 1; // seconds after which a face that is not found is another face
@@ -120,7 +120,7 @@ function forget() {
 function write() {
   const face = current(), label = face && best(face);
   $("label").textContent = face
-    ? `${name(face)} ${percent(face.smooth[label])}${face.box ? "" : ", the picture as one face"}`
+    ? `${name(face)} ${percent(face.smooth[label])}`
     : answer ? "No face found" : "No face yet";
   for (const bar of bars) {
     const p = face?.smooth[bar.label] ?? 0;
