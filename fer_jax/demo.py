@@ -30,6 +30,7 @@ def define_flags() -> None:
     cli.define_path("workdir", "Folder of a run; default: the model that ships.")
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_string("detector", None, "What finds the faces.")
+    cli.define_path("detector_file", "File of a detector that needs one, such as yunet.")
     flags.DEFINE_integer("port", 7860, "Port of the page.", lower_bound=1, upper_bound=65535)
     flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for every network.")
     flags.DEFINE_bool("share", False, "Open a public address through Gradio's tunnel.")
@@ -46,8 +47,8 @@ def main(arguments: Sequence[str]) -> None:
 
     from fer_jax.inference import detectors
 
-    detector = options.detector or detectors.DEFAULT
-    detectors.choose_detector(detector)
+    name = options.detector or detectors.DEFAULT
+    detector = detectors.choose_detector(name, options.detector_file)
     cli.set_up_jax()
     with tempfile.TemporaryDirectory(prefix="fer_jax_demo_") as folder:
         # Gradio reads these when it is imported. It would report its use, and keep uploads.
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
                 print(f"and for everybody who knows it at {public}", flush=True)
             while not stop.asked:
                 delete_old_uploads(Path(folder))
-                time.sleep(0.25)
+                time.sleep(0.5)
 
 
 def check_gradio() -> None:

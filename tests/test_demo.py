@@ -51,6 +51,7 @@ def url(trained_workdir, home):
     """The address of a server, which SIGTERM ends with status 0 and without leaving a file."""
     port = free_port()
     command = [sys.executable, "-m", "fer_jax.demo", f"--workdir={trained_workdir}"]
+    command += ["--detector=haar"]  # the fastest
     with subprocess.Popen(
         [*command, f"--port={port}"],
         env=os.environ | {"HOME": str(home), "TMPDIR": str(home)},
@@ -256,6 +257,7 @@ def test_reads_no_file_of_the_server(url, home):
     [
         ("--workdir=nowhere", "nowhere is no workdir of a run"),
         ("--port=70000", "port"),
+        ("--detector=eyes", "there is no detector 'eyes'"),
         ("--host=no.such.host.invalid", "choose another --port or --host"),
     ],
 )

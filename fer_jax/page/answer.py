@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 from fer_jax.data.pixels import UnusableError, open_image, readable_formats, to_grey_or_rgb
 from fer_jax.errors import UserError
-from fer_jax.inference import detectors
-from fer_jax.inference.faces import Box, find_faces
+from fer_jax.inference.detectors import DEFAULT, Detector
+from fer_jax.inference.faces import Place, locate
 from fer_jax.inference.pictures import naming
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.trained import TrainedModel
@@ -28,7 +28,7 @@ def answer(
     predictor: Predictor,
     content: bytes,
     *,
-    detector: str = detectors.DEFAULT,
+    detector: str | Detector = DEFAULT,
     explain: bool = False,
     whole: bool = False,
 ) -> dict[str, Any]:
@@ -37,39 +37,41 @@ def answer(
     Args:
       predictor: the model.
       content: the picture's file: AVIF, BMP, GIF, JPEG, PNG, TIFF or WebP.
-      detector: a key of `fer_jax.inference.detectors.DETECTORS`.
+      detector: a key of `fer_jax.inference.detectors.DETECTORS`, or what `choose_detector` returns.
       explain: whether to add Grad-CAM heat maps.
       whole: whether a picture in which no face is found counts as one face.
 
     Returns:
       `width` and `height` of the upright picture, and `faces`. A face has a `box` of left, top,
-      width and height in pixels, or None for the whole picture; a `label`; the `probabilities` of
-      all classes, by name; and with `explain` a `heat` map, rows of numbers in [0, 1] over the box.
+      width and height in pixels, or None for the whole picture; its `tilt`, radians clockwise, by
+      which it is turned back before it is read; a `label`; the `probabilities` of all classes, by
+      name; and with `explain` a `heat` map, rows of numbers in [0, 1] over the box, turned with it.
 
     Raises:
       UserError: the file is no picture that can be read, it is too large, or the network has no
         convolution to explain.
     """
     picture = _decode(content)
-    boxes: list[Box | None] = [*find_faces(picture, detector)]
-    if whole and not boxes:
-        boxes = [None]
+    places: list[Place | None] = [*locate(picture, detector)]
+    if whole and not places:
+        places = [None]
     # One face at a time: a batch of each size would be compiled when it is first seen.
     return {
         "width": picture.width,
         "height": picture.height,
-        "faces": [_face(predictor, picture, box, explain) for box in boxes],
+        "faces": [_face(predictor, picture, place, explain) for place in places],
     }
 
 
 def _face(
-    predictor: Predictor, picture: Image.Image, box: Box | None, explain: bool
+    predictor: Predictor, picture: Image.Image, place: Place | None, explain: bool
 ) -> dict[str, Any]:
-    crop = box.crop(picture) if box else picture
+    crop = place.crop(picture) if place else picture
     prediction, heat = predictor.explain(crop) if explain else (predictor(crop), None)
     each = zip(prediction.classes, prediction.probabilities[0], strict=True)
-    face = {
-        "box": box and [int(side) for side in box],
+    face: dict[str, Any] = {
+        "box": [int(side) for side in place.box] if place else None,
+        "tilt": round(float(place.tilt), 3) if place else 0.0,
         "label": prediction.labels[0],
         "probabilities": {name: round(float(p), 4) for name, p in each},
     }

@@ -8,6 +8,7 @@ const SMOOTHING = 0.4; // seconds, time constant of a face's probabilities
 const LOST = 1; // seconds after which a face that is not found is another face
 const MINUTE = 60; // seconds of the timeline
 const UNSURE = 0.5;
+const GONE = "The server does not answer; is it still running?";
 
 // Okabe and Ito's colours, which colour-blind people can tell apart.
 const COLOURS = {
@@ -20,7 +21,6 @@ const HEAT = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 14
 
 const $ = (id) => document.getElementById(id);
 const video = $("video"), picture = $("picture"), overlay = $("overlay"), timeline = $("timeline");
-const frame = document.createElement("canvas");
 
 let about = { classes: [], samples: [], most_bytes: 0 };
 let bars = []; // one per class: its row, fill and value
@@ -158,7 +158,7 @@ function draw() {
   const mirrored = stream && video.classList.contains("mirrored");
   for (const face of answer.faces) {
     const box = toStage(face.box ?? [0, 0, answer.width, answer.height]);
-    if (face.heat) drawHeat(context, face.heat, box, mirrored);
+    if (face.heat) drawHeat(context, face, box, mirrored);
     if (face.box) drawBox(context, face, box);
   }
 }
@@ -186,7 +186,7 @@ function drawBox(context, face, [x, y, width, height]) {
   context.fillText(text, left + 8, top + 12.5);
 }
 
-function drawHeat(context, heat, [x, y, width, height], mirrored) {
+function drawHeat(context, { heat, tilt }, [x, y, width, height], mirrored) {
   const map = new ImageData(heat[0].length, heat.length);
   heat.flat().forEach((value, place) => {
     const step = Math.min(7.999, 8 * value), low = Math.floor(step);
@@ -199,11 +199,10 @@ function drawHeat(context, heat, [x, y, width, height], mirrored) {
   small.getContext("2d").putImageData(map, 0, 0);
   context.save();
   context.imageSmoothingQuality = "high";
-  if (mirrored) {
-    context.translate(2 * x + width, 0);
-    context.scale(-1, 1);
-  }
-  context.drawImage(small, x, y, width, height);
+  context.translate(x + width / 2, y + height / 2);
+  if (mirrored) context.scale(-1, 1);
+  context.rotate(tilt);
+  context.drawImage(small, -width / 2, -height / 2, width, height);
   context.restore();
 }
 
@@ -286,51 +285,65 @@ function stopCamera() {
   $("turn").hidden = true;
 }
 
-// Sends one frame after the other, each when the last one is answered.
-async function watch(watched) {
+// Two frames are on their way at a time, so that two cores have work. Each of two loops sends the
+// next frame when its last one is answered; an answer that a later one has overtaken is dropped.
+function watch(watched) {
   const times = [];
+  let taken = 0; // the last frame that was sent: presented by the video so many frames after start
+  let shown = 0; // the last frame whose answer is shown
   let waited = 0;
-  let fresh = nextFrame();
-  while (stream === watched) {
-    await fresh;
-    fresh = nextFrame(); // It arrives while this one is answered.
-    const blob = await capture();
-    if (!blob || stream !== watched) continue;
-    const start = seconds();
-    try {
-      const found = await ask(blob, false);
-      if (stream !== watched) return;
-      show(found);
-    } catch (error) {
-      if (stream !== watched) return;
-      say(error instanceof TypeError ? "The server does not answer; is it still running?"
-        : error.message);
-      await new Promise((resolve) => setTimeout(resolve, 1000));
-      continue;
+
+  async function loop() {
+    while (stream === watched) {
+      const number = await nextFrame();
+      if (number <= taken || stream !== watched) continue;
+      taken = number;
+      const start = seconds();
+      try {
+        const blob = await capture();
+        const found = blob && (await ask(blob, false));
+        if (stream !== watched) return;
+        if (!found || number < shown) continue;
+        shown = number;
+        show(found);
+      } catch (error) {
+        if (stream !== watched) return;
+        say(error instanceof TypeError ? GONE : error.message);
+        await new Promise((resolve) => setTimeout(resolve, 1000));
+        continue;
+      }
+      const now = seconds();
+      waited += (now - start - waited) / Math.min(20, times.length + 1);
+      times.push(now);
+      while (times.length > 2 && times[0] < now - 3) times.shift();
+      const rate = times.length > 1 ? (times.length - 1) / (now - times[0]) : 0;
+      say(`${rate.toFixed(0)} frames/s, each answered in ${(1000 * waited).toFixed(0)} ms`);
+      document.body.dataset.frames = Number(document.body.dataset.frames ?? 0) + 1;
     }
-    const now = seconds();
-    waited += (now - start - waited) / Math.min(20, times.length + 1);
-    times.push(now);
-    while (times.length > 2 && times[0] < now - 3) times.shift();
-    const rate = times.length > 1 ? (times.length - 1) / (now - times[0]) : 0;
-    say(`${rate.toFixed(0)} frames/s, each answered in ${(1000 * waited).toFixed(0)} ms`);
-    document.body.dataset.frames = Number(document.body.dataset.frames ?? 0) + 1;
   }
+
+  loop();
+  loop();
 }
 
-const nextFrame = () => new Promise((resolve) =>
-  (video.requestVideoFrameCallback ?? requestAnimationFrame).call(
-    video.requestVideoFrameCallback ? video : window, resolve));
+// Waits for the video's next frame, and returns its number.
+let painted = 0; // where a browser does not number frames
+const nextFrame = () => new Promise((resolve) => {
+  if (video.requestVideoFrameCallback) {
+    video.requestVideoFrameCallback((_, about) => resolve(about.presentedFrames));
+  } else {
+    requestAnimationFrame(() => resolve(++painted));
+  }
+});
 
 function capture() {
   const { videoWidth: width, videoHeight: height } = video;
   if (!width) return null;
   shape(width, height);
   const scale = Math.min(1, LONGEST / Math.max(width, height));
-  frame.width = Math.round(scale * width);
-  frame.height = Math.round(scale * height);
+  const frame = new OffscreenCanvas(Math.round(scale * width), Math.round(scale * height));
   frame.getContext("2d").drawImage(video, 0, 0, frame.width, frame.height);
-  return new Promise((resolve) => frame.toBlob(resolve, "image/jpeg", QUALITY));
+  return frame.convertToBlob({ type: "image/jpeg", quality: QUALITY });
 }
 
 // Pictures
@@ -364,8 +377,7 @@ async function read() {
     say(count ? `${count} ${count === 1 ? "face" : "faces"}`
       : "No face was found, so the picture counts as one.");
   } catch (error) {
-    say(error instanceof TypeError ? "The server does not answer; is it still running?"
-      : error.message);
+    say(error instanceof TypeError ? GONE : error.message);
   }
 }
 
