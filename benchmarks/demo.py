@@ -4,7 +4,8 @@ Example:
   FER2013_SOURCE=images python -m benchmarks.demo --minutes=10 --output=benchmarks/demo.md
 
 Server and headless Chromium share the machine. The camera is a video of a face that moves about: of
-FER-2013 if FER2013_SOURCE names its images, else the photograph that matplotlib ships. Linux only.
+FER-2013 if FER2013_SOURCE names its images, else the photograph that matplotlib ships. That one is
+in the public domain, so `--picture=docs/pictures/demo.png` may show it. Linux only.
 """
 
 import contextlib
@@ -24,14 +25,15 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 from matplotlib import get_data_path
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from benchmarks import children, table
 from benchmarks.processes import look
 from fer_jax import cli
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, write_atomically
 
 _ADDRESS = "http://127.0.0.1"
+_SIZE = {"width": 1280, "height": 900}
 _WARM_UP = 1 / 6  # share of the time
 _PACKAGES = ("gradio", "jax", "opencv-python-headless", "playwright")
 _HEADINGS = (
@@ -62,6 +64,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("port", 7870, "Port of the page.")
     cli.define_path("workdir", "Folder of a run; default: the model that ships.")
     flags.DEFINE_string("output", None, "Page to write, .md.")
+    flags.DEFINE_string("picture", None, "Screenshot to write, .png.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -81,6 +84,7 @@ def main(arguments: Sequence[str]) -> None:
                 server.pid,
                 seconds=60 * options.minutes,
                 every=options.every,
+                picture=options.picture,
             )
     table.publish(make_page(looks, command=table.command("demo")), options.output)
 
@@ -89,14 +93,17 @@ def write_video(path: Path) -> Path:
     """Writes the view of a camera: JPEGs of 640x480 pixels with one face, one after the other."""
     source = os.environ.get("FER2013_SOURCE")
     faces = sorted(Path(source).rglob("happy/*.[jp][pn]g")) if source else []
-    photograph = Path(get_data_path(), "sample_data/grace_hopper.jpg")
-    with Image.open([*faces, photograph][0]) as one:
-        face = one.convert("RGB").resize((220, 220 * one.height // one.width))
+    # The photograph fills the view, and a face of FER-2013 moves about in it.
+    width, top, most, turn = (320, 90, 120, 8) if faces else (760, -70, 30, 3)
+    with Image.open([*faces, Path(get_data_path(), "sample_data/grace_hopper.jpg")][0]) as image:
+        face = image.convert("RGB").resize((width, width * image.height // image.width))
     with path.open("wb") as file:
-        for angle in np.linspace(0, 2 * np.pi, 240, endpoint=False):
+        for angle in np.linspace(0, 2 * np.pi, 480, endpoint=False):
+            light = ImageEnhance.Contrast(face).enhance(1 + 0.5 * np.sin(3 * angle))
+            turned = light.rotate(turn * np.sin(5 * angle), Image.Resampling.BICUBIC)
+            left, down = most * np.cos(angle), most / 3 * np.sin(2 * angle)
             view = Image.new("RGB", (640, 480), (90, 110, 130))
-            place = 210 + 90 * np.cos(angle), 120 + 60 * np.sin(2 * angle)
-            view.paste(face, (round(place[0]), round(place[1])))
+            view.paste(turned, (round((640 - width) / 2 + left), round(top + down)))
             view.save(file, "JPEG", quality=90)
     return path
 
@@ -118,7 +125,14 @@ def _server(port: int, workdir: Path | None, log: Path) -> Iterator[subprocess.P
 
 
 def watch(
-    url: str, chromium: str, video: Path, pid: int, *, seconds: float, every: float
+    url: str,
+    chromium: str,
+    video: Path,
+    pid: int,
+    *,
+    seconds: float,
+    every: float,
+    picture: str | None,
 ) -> list[Look]:
     """Opens the page, starts the camera, and looks at page and server all the while."""
     from playwright.sync_api import sync_playwright
@@ -131,7 +145,7 @@ def watch(
     looks = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        page = browser.new_context(permissions=["camera"]).new_page()
+        page = browser.new_page(viewport=_SIZE, permissions=["camera"])
         page.goto(url)
         page.click("#camera")
         page.wait_for_selector("#bars .first")
@@ -147,6 +161,8 @@ def watch(
             cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
             looks.append(Look(now / 60, frames, float(words[-2]), cpu, held.resident_mib, heap))
             page.wait_for_timeout(1000 * every)
+        if picture:
+            write_atomically(picture, page.screenshot(full_page=True))
         browser.close()
     return looks
 
