@@ -19,7 +19,7 @@ def one(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "1 batch 48 48 1"
 
 def flip(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "2 batch 48 48 1"]:
     """The images and their mirror images."""
-    return jnp.stack([images, images[:, :, ::-1]])
+    return jnp.stack([images, jnp.flip(images, axis=2)])
 
 
 def ten_crop(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "10 batch 48 48 1"]:
@@ -28,14 +28,17 @@ def ten_crop(images: Float[Array, "batch 48 48 1"]) -> Float[Array, "10 batch 48
     Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012,
     section 4.1. Each crop is resized bilinearly to the image's size, which some networks need.
     """
-    _, height, width, _ = images.shape
+    batch, height, width, _ = images.shape
     corners = [(top, left) for top in (0, _MARGIN) for left in (0, _MARGIN)]
-    crops = [
-        images[:, top : top + height - _MARGIN, left : left + width - _MARGIN]
-        for top, left in (*corners, (_MARGIN // 2, _MARGIN // 2))
-    ]
-    whole = [jax.image.resize(crop, images.shape, "bilinear") for crop in crops]
-    return jnp.concatenate([flip(crop) for crop in whole])
+
+    def crop(top: int, left: int) -> Float[Array, "batch 44 44 1"]:
+        # Indexing would become a gather if the batch size is symbolic, as in an export.
+        ends = (batch, top + height - _MARGIN, left + width - _MARGIN, 1)
+        return jax.lax.slice(images, (0, top, left, 0), ends)
+
+    crops = [crop(top, left) for top, left in (*corners, (_MARGIN // 2, _MARGIN // 2))]
+    whole = [jax.image.resize(part, images.shape, "bilinear") for part in crops]
+    return jnp.concatenate([flip(part) for part in whole])
 
 
 Views = Callable[[Float[Array, "batch 48 48 1"]], Float[Array, "views batch 48 48 1"]]

@@ -10,7 +10,9 @@ from jax.sharding import AxisType, get_abstract_mesh
 CONVOLUTIONS = frozenset({"gradients", "winograd"})
 """Our forms of a convolution: gradients in the form oneDNN is fast at, and Winograd's algorithm."""
 
-_convolutions = contextvars.ContextVar("convolutions", default=CONVOLUTIONS)
+_MAX_POOL = frozenset({"max_pool"})
+
+_forms = contextvars.ContextVar("forms", default=CONVOLUTIONS | _MAX_POOL)
 
 
 def batch_shards() -> int:
@@ -24,18 +26,30 @@ def batch_shards() -> int:
 
 
 def in_use(form: str) -> bool:
-    """Whether convolutions may take this form, one of `CONVOLUTIONS`."""
-    return form in _convolutions.get()
+    """Whether kernels may take this form: one of `CONVOLUTIONS`, or "max_pool"."""
+    return form in _forms.get()
 
 
-@contextlib.contextmanager
-def convolutions(*forms: str) -> Iterator[None]:
+def convolutions(*forms: str) -> contextlib.AbstractContextManager[None]:
     """Limits convolutions to these of our forms, to compare them with XLA's own.
 
     This holds for functions whose first trace is inside this context.
     """
-    token = _convolutions.set(frozenset(forms))
+    return _limited_to(_MAX_POOL.union(forms))
+
+
+def standard_operations() -> contextlib.AbstractContextManager[None]:
+    """Makes kernels XLA's own operations, for a program that leaves this machine.
+
+    This holds for functions whose first trace is inside this context.
+    """
+    return _limited_to(frozenset())
+
+
+@contextlib.contextmanager
+def _limited_to(forms: frozenset[str]) -> Iterator[None]:
+    token = _forms.set(forms)
     try:
         yield
     finally:
-        _convolutions.reset(token)
+        _forms.reset(token)

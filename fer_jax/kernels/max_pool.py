@@ -5,7 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, UInt
+
+from fer_jax.kernels.context import in_use
 
 Blocks = Float[Array, "batch rows size columns size channels"]
 Maxima = Float[Array, "batch rows columns channels"]
@@ -23,6 +26,8 @@ def max_pool(
     the gradient is one pass over these places. A training step of a small network takes
     less than half as long as with `reduce_window`'s select-and-scatter.
     """
+    if not in_use("max_pool"):
+        return nnx.max_pool(x, (size, size), strides=(size, size))
     batch, height, width, channels = x.shape
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size].reshape(batch, rows, size, columns, size, channels)

@@ -121,7 +121,7 @@ class Classifier(nnx.Module):
         shape = (images.shape[0], self.image_size, self.image_size, 1)
         if images.shape != shape:
             images = jax.image.resize(images, shape, "bilinear", antialias=False)
-        x = jnp.repeat(images, self.channels, axis=-1)
+        x = jnp.broadcast_to(images, (*images.shape[:-1], self.channels))
         return NORMALIZATIONS[self.normalization](x).astype(self.dtype)
 
     def __call__(
