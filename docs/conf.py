@@ -52,6 +52,7 @@ docs/train
 docs/evaluate
 docs/predict
 docs/demo
+docs/export
 docs/workdir
 docs/reliability
 ```

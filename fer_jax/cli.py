@@ -43,6 +43,11 @@ COMMANDS = {
         "serves a page with camera and upload",
         "--port=7860",
     ),
+    "export": (
+        "fer_jax.export",
+        "exports to ONNX, StableHLO",
+        "--workdir=runs/quickstart --format=onnx --output=faces.onnx",
+    ),
     "compare": ("fer_jax.compare", "puts runs side by side", "runs/cnn runs/resnet"),
     "summary": ("fer_jax.summary", "lists a network's layers", "--config=resnet"),
 }

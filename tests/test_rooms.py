@@ -20,6 +20,7 @@ ROOMS = (
     "fer_jax.reporting",
     "fer_jax.training",
     "fer_jax.inference",
+    "fer_jax.exporting",
     "fer_jax.cli",
     "data_prep",
     "fer_jax.page",
