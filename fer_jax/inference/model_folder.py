@@ -76,8 +76,9 @@ def write_model_folder(
         "checkpoint_steps": list(steps),
         "temperature": temperature,
         "sha256": hashlib.sha256(weights).hexdigest(),
-        **_without_paths(run),
     }
+    # The run may be a model folder itself, with such entries of its own.
+    config = {**config, **_without_paths(run), **config}
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
