@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 project = "fer_jax"
 release = metadata.version("fer_jax")
 root_doc = "README"
-include_patterns = ["README.md", "docs/**", "benchmarks/**"]
+include_patterns = ["README.md", "docs/**", "benchmarks/**", "fer_jax/weights/README.md"]
 exclude_patterns = [".*", "data", "dist", "runs", "site"]  # Not worth walking through.
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
@@ -62,6 +62,7 @@ docs/reliability
 :caption: Understand
 
 docs/results
+fer_jax/weights/README
 docs/speed
 docs/design
 docs/extend

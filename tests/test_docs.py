@@ -18,7 +18,7 @@ from fer_jax.config import load_config
 from fer_jax.data.contract import CLASS_NAMES
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md"]
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "fer_jax/weights/README.md"]
 PAGES += sorted([*REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/**/*.md")])
 COMMANDS = ("train", "evaluate", "predict", "demo", "export", "compare", "summary", "prepare")
 
@@ -28,7 +28,7 @@ SOURCES = "".join(
     for path in sorted((REPOSITORY / folder).rglob("*.py"))
 )
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
 
 
 class _Links(HTMLParser):
@@ -110,7 +110,7 @@ def test_every_command_config_file_flag_and_knob_exists(page):
         for flag in re.findall(r"--([a-z_]+)", options):
             assert f'"{flag}"' in SOURCES or f'"--{flag}"' in SOURCES, flag
     for knob in re.findall(r"--config\.([\w.]+)=", text):
-        configs = map(load_config, ("cnn", "resnet", "published/vgg16_transfer"))
+        configs = map(load_config, ("cnn", "ready", "published/vgg16_transfer"))
         assert any(_has(config, knob.split(".")) for config in configs), knob
 
 

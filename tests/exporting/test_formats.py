@@ -64,6 +64,8 @@ OPERATORS = {
     | {"Conv": 36, "GlobalAveragePool": 8, "Sigmoid": 29, "Mul": 29, "Add": 1},
     "large_cnn": CNN | {"Conv": 6, "BatchNormalization": 2, "Relu": 7, "MaxPool": 3, "Gemm": 2},
     "medium_cnn": CNN | {"Conv": 5, "BatchNormalization": 3, "Relu": 7, "MaxPool": 4, "Gemm": 3},
+    # Bilinear resizing to 40x40 is two products.
+    "ready": AVERAGED | {"Conv": 20, "Relu": 17, "Add": 8, "MatMul": 2},
     "resnet": AVERAGED | {"Conv": 20, "Relu": 17, "Add": 8},
     "resnet50_transfer": AVERAGED
     | {"Conv": 53, "Relu": 49, "Add": 16, "MaxPool": 1, "MatMul": 2, "Sub": 1},
