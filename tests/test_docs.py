@@ -28,7 +28,7 @@ SOURCES = "".join(
     for path in sorted((REPOSITORY / folder).rglob("*.py"))
 )
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name + page.stem)
 
 
 class _Links(HTMLParser):
