@@ -24,6 +24,7 @@ import jax
 import jinja2
 import numpy as np
 from absl import flags
+from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from benchmarks.table import accuracy, hardware
@@ -160,11 +161,17 @@ def _report(data_dir: Path) -> dict[str, Any]:
     return report
 
 
-def _draw_grad_cam(predictor: Predictor, faces: np.ndarray) -> None:
-    """Draws a heat map over each face, one row of pictures."""
-    prediction, heat = predictor.explain(list(faces))
+def _draw_grad_cam(predictor: Predictor, drawn: np.ndarray) -> None:
+    """Draws a heat map over a photographed face and over drawn ones, one row of pictures."""
+    with get_sample_data("grace_hopper.jpg") as file:  # The U.S. Navy's, in the public domain.
+        photo = Image.open(file).convert("L")
+    (face,) = predictor.faces(photo)
+    assert face.box
+    faces = [face.box.crop(photo).resize((48, 48), Image.Resampling.LANCZOS)]
+    faces += map(Image.fromarray, drawn)
+    prediction, heat = predictor.explain(faces)
     pictures = [
-        annotate(Image.fromarray(face), [Mark(None, f"{label} {100 * confidence:.0f} %", map_)])
+        annotate(face, [Mark(None, f"{label} {100 * confidence:.0f} %", map_)])
         for face, label, confidence, map_ in zip(
             faces, prediction.labels, prediction.confidences, heat, strict=True
         )
