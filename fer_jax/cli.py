@@ -36,18 +36,10 @@ COMMANDS = {
     "predict": (
         "fer_jax.predict",
         "predicts pictures, videos, a camera",
-        "--workdir=runs/quickstart photos/ --detect_faces",
+        "photo.jpg --detect_faces --output=labelled",
     ),
-    "demo": (
-        "fer_jax.demo",
-        "serves a page with camera and upload",
-        "--port=7860",
-    ),
-    "export": (
-        "fer_jax.export",
-        "exports to ONNX, StableHLO",
-        "--workdir=runs/quickstart --format=onnx --output=faces.onnx",
-    ),
+    "demo": ("fer_jax.demo", "serves a page with your camera", "--port=7860"),
+    "export": ("fer_jax.export", "writes ONNX, StableHLO", "--format=onnx --output=faces.onnx"),
     "compare": ("fer_jax.compare", "puts runs side by side", "runs/cnn runs/resnet"),
     "summary": ("fer_jax.summary", "lists a network's layers", "--config=resnet"),
 }
