@@ -1,7 +1,11 @@
 """ResNet-18 of half the width on images of 40x40 pixels: the model that comes with fer_jax.
 
-It was trained in two stages: on images of 32x32 pixels at a constant rate, then on from there. Its
-card, fer_jax/weights/README.md, has both commands, the time and the accuracy.
+python -m fer_jax.main --config=configs/ready.py --config.pretrained.file=runs/ready_32
+
+It goes on from a run on images of 32x32 pixels at a constant rate. The card of the model,
+fer_jax/weights/README.md, has the commands of both.
+Time: 1 h 58 min of steps for both on two AMD EPYC cores with AVX512-BF16, beside other work
+(jax 0.12.0.1). Accuracy: 68.21 % of public_test, 69.21 % through `--views=ten_crop` (n = 1).
 """
 
 from ml_collections import ConfigDict

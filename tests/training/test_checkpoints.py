@@ -54,7 +54,7 @@ def flip_a_bit(path: Path, rng: np.random.Generator) -> None:
 def test_every_flipped_bit_is_noticed_or_harmless(run):
     """A bit in each file of a checkpoint in turn; Orbax's own notes are not read."""
     network = load_trained(run, "latest")
-    before = [np.asarray(leaf) for leaf in jax.tree.leaves(network._networks)]
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(network.networks)]
     checkpoints = Checkpoints(run / "checkpoints", best_by="val_loss")
     rng = np.random.default_rng(0)
     for path in files(run / "checkpoints/12"):
@@ -63,7 +63,7 @@ def test_every_flipped_bit_is_noticed_or_harmless(run):
         content = path.read_bytes()
         flip_a_bit(path, rng)
         if path.name in ("_CHECKPOINT_METADATA", "commit_success.txt") and path.parent.name == "12":
-            after = jax.tree.leaves(load_trained(run, "latest")._networks)
+            after = jax.tree.leaves(load_trained(run, "latest").networks)
             for old, new in zip(before, after, strict=True):
                 np.testing.assert_array_equal(old, new)
         else:
@@ -168,7 +168,7 @@ def test_a_run_goes_on_from_the_newest_intact_checkpoint(run, whole, capsys):
             k: v for k, v in new.items() if k not in timing
         }
     for old, new in zip(
-        *(jax.tree.leaves(load_trained(folder, "latest")._networks) for folder in (workdir, run)),
+        *(jax.tree.leaves(load_trained(folder, "latest").networks) for folder in (workdir, run)),
         strict=True,
     ):
         np.testing.assert_array_equal(old, new)
