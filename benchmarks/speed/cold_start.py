@@ -84,6 +84,7 @@ def main(arguments: Sequence[str]) -> None:
         [name, f"{sorted(times)[len(times) // 2]:.2f}", f"{min(times):.2f} to {max(times):.2f}"]
         for name, times in seconds.items()
     ]
+    cli.set_up_jax()
     from fer_jax.devices import describe_devices
 
     text = (

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 
 from fer_jax.inference.faces import Box, Face
 
@@ -71,6 +70,9 @@ class Tracks:
         overlaps = np.array([[_overlap(t.box, box) for box in boxes] for t in self._tracks])
         left = set(range(len(faces)))
         if overlaps.size:
+            # Imported here: it takes a quarter of a second, and only videos need it.
+            from scipy.optimize import linear_sum_assignment
+
             for row, column in zip(*linear_sum_assignment(-overlaps), strict=True):
                 if overlaps[row, column] >= _LEAST_OVERLAP:
                     left.remove(column)
