@@ -15,7 +15,7 @@ from fer_jax.inference.detectors import DEFAULT, Detector, choose_detector
 UNSURE = "unsure"
 """The label of a face whose highest probability is below the least confidence asked for."""
 
-_LEAST_TILT = math.radians(10)  # of a face that is turned upright before it is classified
+_LEAST_TILT = math.radians(15)  # of a face that is turned upright before it is classified
 _LONGEST_SIDE = 1280  # pixels; larger pictures are searched at this size, for speed
 
 
