@@ -47,7 +47,7 @@ _HEADINGS = (
 
 
 class Look(NamedTuple):
-    """What is read at one moment: totals since the start, and what is held."""
+    """One reading: totals since the start, and the memory held."""
 
     minutes: float
     frames: int
