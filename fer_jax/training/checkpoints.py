@@ -142,7 +142,10 @@ class Checkpoints:
             except FileNotFoundError:
                 return ""  # Older than digests.
             for name, digest in digests.items():
-                if name.partition("/")[0] not in items:
+                item = name.partition("/")[0]
+                if item not in _ITEMS:  # A flipped bit there would leave a file unchecked.
+                    return f"{_DIGESTS} names {name}, which is no part of a checkpoint"
+                if item not in items:
                     continue
                 if _sha256(folder / name) != digest:
                     return f"{name} has changed since it was written"

@@ -72,6 +72,19 @@ def test_every_flipped_bit_is_noticed_or_harmless(run):
     assert not checkpoints.damage(12)
 
 
+def test_every_flipped_bit_of_the_digests_is_noticed(run):
+    checkpoints = Checkpoints(run / "checkpoints", best_by="val_loss")
+    path = run / "checkpoints/12/digests.json"
+    content = path.read_bytes()
+    at = content.index(b'"model/') + 1  # Another item's name would leave the file unchecked.
+    for byte in [*range(at, at + 6), *range(0, len(content), 23)]:
+        for bit in range(8):
+            flipped = bytearray(content)
+            flipped[byte] ^= 1 << bit
+            path.write_bytes(flipped)
+            assert checkpoints.damage(12), (byte, bit)
+
+
 def truncate(step):
     os.truncate(max(files(step / "model"), key=lambda path: path.stat().st_size), 20)
 
