@@ -12,18 +12,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from data_prep.checking import Record
+from data_prep.description import Description
 from fer_jax.data.contract import (
-    CLASS_NAMES,
     DATASET_NAME,
     DATASET_VERSION,
     DIGESTS,
     FILENAME,
+    GROUP,
     IMAGE,
-    IMAGE_SIZE,
     LABEL,
+    ORIGINAL,
+    VOTES,
     check_files,
     damaged,
     digest_files,
@@ -40,36 +43,50 @@ class _Info(tfds.core.DatasetInfo):
         Path(dataset_info_dir, DIGESTS).write_text(digests + "\n")
 
 
-class Fer2013(tfds.core.GeneratorBasedBuilder):
-    """FER-2013: grey 48x48 faces, seven expressions."""
+class LabelledFaces(tfds.core.GeneratorBasedBuilder):
+    """FER-2013, or any other set of labelled faces."""
 
-    name = DATASET_NAME
+    name = DATASET_NAME  # A description may give another one.
     VERSION = tfds.core.Version(DATASET_VERSION)
     code_path = None  # Searching for it needs a package that TFDS does not declare.
 
-    def __init__(self, records: Sequence[Record], metadata: dict[str, Any], **kwargs: Any):
-        """Takes the records to write, and the metadata to store with them."""
+    def __init__(
+        self,
+        records: Sequence[Record],
+        description: Description,
+        metadata: dict[str, Any],
+        **kwargs: Any,
+    ):
+        """Takes the records to write, what they are, and the metadata to store with them."""
         self._records: dict[str, list[Record]] = defaultdict(list)
         for record in records:
             self._records[record.split].append(record)
+        self._description = description
         self._metadata = metadata
+        self.name = description.name
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
+        images, classes = self._description.images, self._description.classes
+        features = {
+            FILENAME: tfds.features.Text(),
+            IMAGE: tfds.features.Image(shape=images.shape, encoding_format="png"),
+            LABEL: tfds.features.ClassLabel(names=list(classes)),
+        }
+        records = [record for of_split in self._records.values() for record in of_split]
+        if any(record.votes is not None for record in records):
+            features[VOTES] = tfds.features.Tensor(shape=(len(classes),), dtype=np.float32)
+        features |= {
+            key: tfds.features.Text()
+            for key in (GROUP, ORIGINAL)
+            if any(getattr(record, key) for record in records)
+        }
+        self._optional = features.keys() - {FILENAME, IMAGE, LABEL}
         return _Info(
             builder=self,
-            description="FER-2013: grey 48x48 faces, seven facial expressions.",
-            homepage="https://www.kaggle.com/c/challenges-in-representation-learning-facial-"
-            "expression-recognition-challenge",
-            features=tfds.features.FeaturesDict(
-                {
-                    FILENAME: tfds.features.Text(),
-                    IMAGE: tfds.features.Image(
-                        shape=(IMAGE_SIZE, IMAGE_SIZE, 1), encoding_format="png"
-                    ),
-                    LABEL: tfds.features.ClassLabel(names=list(CLASS_NAMES)),
-                }
-            ),
+            description=f"{self._description.title}: {images} faces, {len(classes)} classes.",
+            homepage=self._description.homepage,
+            features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(self._metadata),
         )
 
@@ -81,7 +98,8 @@ class Fer2013(tfds.core.GeneratorBasedBuilder):
         for record in sorted(self._records[split], key=lambda record: record.name):
             copies[record.content] += 1
             key = f"{record.content}-{copies[record.content]}"
-            yield key, {FILENAME: record.name, IMAGE: record.image, LABEL: record.label}
+            example = {FILENAME: record.name, IMAGE: record.image, LABEL: record.label}
+            yield key, example | {name: getattr(record, name) for name in self._optional}
 
 
 def is_finished(data_dir: Path) -> bool:
@@ -108,12 +126,16 @@ def read_metadata(data_dir: Path) -> dict[str, Any]:
 
 def remove_leftovers(data_dir: Path) -> None:
     """Removes the incomplete folders of killed runs; a finished data set stays."""
-    for folder in record_dir(data_dir).parent.glob(f"incomplete.*_{DATASET_VERSION}"):
+    for folder in data_dir.glob(f"*/incomplete.*_{DATASET_VERSION}"):
         shutil.rmtree(folder)
 
 
 def write_records(
-    data_dir: Path, records: Sequence[Record], metadata: dict[str, Any], show_progress: bool
+    data_dir: Path,
+    records: Sequence[Record],
+    description: Description,
+    metadata: dict[str, Any],
+    show_progress: bool,
 ) -> None:
     """Writes `record_dir(data_dir)`, which appears once it is complete.
 
@@ -121,7 +143,7 @@ def write_records(
     and trained on alike, whatever their names.
     """
     tfds.display_progress_bar(show_progress)
-    builder = Fer2013(records, metadata, data_dir=data_dir)
+    builder = LabelledFaces(records, description, metadata, data_dir=data_dir)
     try:
         # TFDS announces a download, but there is none.
         with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):

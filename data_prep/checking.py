@@ -5,27 +5,42 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from PIL import Image
 
 from data_prep.images import RejectedError, fit
 from data_prep.releases import Candidate
-from fer_jax.data.contract import CLASS_NAMES
+from fer_jax.data.contract import ImageFormat
 
 
 @dataclass(frozen=True)
 class Record:
-    """One image of the data set, of mode "L" (uint8 grey) and 48x48 pixels."""
+    """One image of the data set.
+
+    Attributes:
+      name: name in the source.
+      split: split of the image.
+      label: name of its class.
+      image: the image in the data set's format, of mode "L" or "RGB".
+      votes: share of annotators that chose each class, in label order; None if unknown.
+      group: person or video, so that splits do not cut through it; "" if unknown.
+      original: where a face was cut from; "" if the image is the file itself.
+    """
 
     name: str
     split: str
-    label: int
+    label: str
     image: Image.Image
+    votes: tuple[float, ...] | None = None
+    group: str = ""
+    original: str = ""
 
     @cached_property
     def content(self) -> str:
-        """The SHA-256 of split, class and pixels; the name does not count."""
-        place = f"{self.split}\0{CLASS_NAMES[self.label]}\0".encode()
-        return hashlib.sha256(place + self.image.tobytes()).hexdigest()
+        """The SHA-256 of split, class, pixels and votes; the name does not count."""
+        place = f"{self.split}\0{self.label}\0".encode()
+        votes = b"" if self.votes is None else np.array(self.votes, "<f4").tobytes()
+        return hashlib.sha256(place + self.image.tobytes() + votes).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -37,7 +52,9 @@ class Quarantined:
     reason: str
 
 
-def check(candidates: Iterable[Candidate], resize: bool) -> tuple[list[Record], list[Quarantined]]:
+def check(
+    candidates: Iterable[Candidate], images: ImageFormat, resize: bool
+) -> tuple[list[Record], list[Quarantined]]:
     """Loads every candidate once; returns the records and the quarantined candidates.
 
     All images stay in memory, because FER-2013 has only 83 MB of grey levels.
@@ -46,7 +63,7 @@ def check(candidates: Iterable[Candidate], resize: bool) -> tuple[list[Record], 
     quarantined = []
     for candidate in candidates:
         try:
-            image = fit(candidate.load(), resize)
+            image = fit(candidate.load(), images, resize)
         except RejectedError as error:
             quarantined.append(Quarantined(candidate.name, candidate.split, str(error)))
         else:

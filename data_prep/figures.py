@@ -30,7 +30,7 @@ def draw_samples(path: Path, title: str, records: Sequence[Record], counts: Coun
     rows: list[list[Record]] = [[] for _ in CLASS_NAMES]
     for record in sorted(records, key=lambda record: record.name):
         if record.split == split:
-            rows[record.label].append(record)
+            rows[CLASS_NAMES.index(record.label)].append(record)
 
     figure = Figure(figsize=(12.6, 7.5), layout=_layout())
     figure.suptitle(f"{title}: {_COLUMNS} images of each class, {split} split", fontsize=16)

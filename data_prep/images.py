@@ -1,4 +1,4 @@
-"""Decodes image files and csv rows to grey 48x48 images, or rejects them with a reason."""
+"""Decodes image files and csv rows to images of one format, or rejects them with a reason."""
 
 import io
 import warnings
@@ -7,8 +7,14 @@ from typing import NoReturn
 
 from PIL import Image
 
-from fer_jax.data.contract import IMAGE_SIZE
-from fer_jax.data.pixels import UnusableError, name_unsupported, open_image, to_grey_or_rgb
+from fer_jax.data.contract import IMAGE_SIZE, ImageFormat
+from fer_jax.data.pixels import (
+    UnusableError,
+    name_unsupported,
+    open_image,
+    to_format,
+    to_grey_or_rgb,
+)
 
 MAX_PIXELS = 1 << 26
 """Largest number of pixels, 67 megapixels; a picture with more is rejected before decoding."""
@@ -32,11 +38,11 @@ def refuse(reason: str) -> Callable[[], NoReturn]:
 def decode(content: bytes) -> Image.Image:
     """Decodes the bytes of a JPEG or PNG file.
 
-    Colour becomes luma (ITU-R 601), 16 bits are scaled to 8, transparency is ignored, and the EXIF
-    orientation is applied. A JPEG with several pictures (MPO) gives its first.
+    16 bits are scaled to 8, transparency is ignored, and the EXIF orientation is applied. A JPEG
+    with several pictures (MPO) gives its first.
 
     Returns:
-      An image of mode "L" (uint8 grey) of any size.
+      An image of mode "L" (uint8 grey) or "RGB", of any size.
 
     Raises:
       RejectedError: the content is empty, of another format, damaged, truncated, animated or too
@@ -66,7 +72,7 @@ def _decode(content: bytes) -> Image.Image:
     # A camera's JPEG can have more pictures behind the first: Pillow calls it MPO.
     if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
         raise RejectedError(f"animated: {frames} frames")
-    return to_grey_or_rgb(image).convert("L")
+    return to_grey_or_rgb(image)
 
 
 def from_pixels(text: str) -> Image.Image:
@@ -91,17 +97,15 @@ def from_pixels(text: str) -> Image.Image:
     return Image.frombytes("L", (IMAGE_SIZE, IMAGE_SIZE), content)
 
 
-def fit(image: Image.Image, resize: bool) -> Image.Image:
-    """Returns the image at 48x48 pixels.
+def fit(image: Image.Image, images: ImageFormat, resize: bool) -> Image.Image:
+    """Returns the image in the data set's format.
 
     Raises:
       RejectedError: the image has another size, and `resize` is false.
     """
-    if image.size == (IMAGE_SIZE, IMAGE_SIZE):
-        return image
-    if not resize:
+    if not resize and image.size != (images.size, images.size):
         width, height = image.size
         raise RejectedError(
-            f"{width}x{height} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE} (--resize scales it)"
+            f"{width}x{height} pixels, not {images.size}x{images.size} (--resize scales it)"
         )
-    return image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
+    return to_format(image, images)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from data_prep.builder import is_finished, read_metadata, remove_leftovers, write_records
 from data_prep.checking import check, fingerprints
+from data_prep.description import Description
 from data_prep.figures import draw_class_distribution, draw_samples
 from data_prep.report import count, print_counts, resize_hint, write_quarantine
 from data_prep.sources import open_source, refuse_another
@@ -51,11 +52,12 @@ def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
             raise UserError(f"{record_dir(data_dir)} is incomplete: delete it first.")
         remove_leftovers(data_dir)
 
+        description = Description()
         with open_source(source) as release:
             progress = tqdm(
                 release.candidates, "checking", release.total, unit=" images", disable=None
             )
-            records, quarantined = check(progress, resize)
+            records, quarantined = check(progress, description.images, resize)
 
         report = data_dir / "quarantine.csv"
         write_quarantine(report, quarantined)
@@ -83,7 +85,7 @@ def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
             "resized": resize,
             **fingerprints(records),
         }
-        write_records(data_dir, records, metadata, show_progress=sys.stderr.isatty())
+        write_records(data_dir, records, description, metadata, show_progress=sys.stderr.isatty())
 
     print_counts(counts, beside_published=release.kind != "sample")
     print(f"{summary}: {report}")

@@ -40,9 +40,7 @@ _ALIASES = {
     "surprise": ("surprised",),
     "neutral": (),
 }
-_LABELS = {
-    alias: label for label, name in enumerate(CLASS_NAMES) for alias in (name, *_ALIASES[name])
-}
+_LABELS = {alias: name for name in CLASS_NAMES for alias in (name, *_ALIASES[name])}
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,13 @@ class Candidate:
     Attributes:
       name: name of the file in the release, or of the row in its csv.
       split: split of the image, or "" if it is unknown.
-      label: class index of the image; valid only if `load` returns.
+      label: class name of the image; valid only if `load` returns.
       load: function that returns a grey image of any size, or raises `RejectedError`.
     """
 
     name: str
     split: str
-    label: int
+    label: str
     load: Callable[[], Image.Image]
 
 
@@ -142,7 +140,7 @@ def _read_file(entry: Entry, root: str, told_apart: bool) -> Candidate:
     parts = name.split("/")
     inside = entry.path.startswith(root) and parts[0].casefold() in _SPLIT_FOLDERS
     split, doubt = _split_of(name, told_apart) if inside else ("", "")
-    label = -1
+    label = ""
     load: Callable[[], Image.Image] = partial(_load_file, entry)
     if _is_hidden(entry.path):
         load = refuse("hidden file")
@@ -177,7 +175,7 @@ def _split_of(name: str, told_apart: bool) -> tuple[str, str]:
     return "test", ""
 
 
-def _label_of(folder: str, path: str) -> int:
+def _label_of(folder: str, path: str) -> str:
     try:
         return _LABELS[folder.strip().casefold()]
     except KeyError:
@@ -205,7 +203,7 @@ def _read_csv_among(entries: list[Entry], path: str) -> Iterator[Candidate]:
         if entry.path == path:
             yield from read_csv(entry)
         else:
-            yield Candidate(entry.path, "", -1, refuse(f"not part of {path}"))
+            yield Candidate(entry.path, "", "", refuse(f"not part of {path}"))
 
 
 def read_csv(entry: Entry) -> Iterator[Candidate]:
@@ -237,7 +235,7 @@ def _read_rows(entry: Entry) -> Iterator[Candidate]:
 
 def _read_row(name: str, header: list[str], line: str) -> Candidate:
     split = ""
-    label = -1
+    label = ""
     load: Callable[[], Image.Image]
     try:
         fields = _fields(line)
@@ -250,7 +248,7 @@ def _read_row(name: str, header: list[str], line: str) -> Candidate:
         split = _USAGES[usage.casefold()]
         if emotion not in map(str, range(len(CLASS_NAMES))):
             raise RejectedError(f"emotion {emotion[:20]!r} is not a whole number from 0 to 6")
-        label = int(emotion)
+        label = CLASS_NAMES[int(emotion)]
         load = partial(from_pixels, row["pixels"])
     except RejectedError as error:
         load = refuse(str(error))

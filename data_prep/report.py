@@ -23,7 +23,7 @@ def count(records: Iterable[Record]) -> Counts:
     """
     counts: Counts = {split: np.zeros(len(CLASS_NAMES), np.int64) for split in PUBLISHED_COUNTS}
     for record in records:
-        counts[record.split][record.label] += 1
+        counts[record.split][CLASS_NAMES.index(record.label)] += 1
     return {split: images for split, images in counts.items() if images.any()}
 
 

@@ -8,6 +8,8 @@ from PIL import Image
 
 from data_prep.builder import write_records
 from data_prep.checking import Record, fingerprints
+from data_prep.description import Description
+from fer_jax.data.contract import CLASS_NAMES
 
 
 def make_records(data_dir: Path, labels: Mapping[str, Iterable[int]], *, name="{}.png") -> Path:
@@ -17,12 +19,12 @@ def make_records(data_dir: Path, labels: Mapping[str, Iterable[int]], *, name="{
     for split, of_split in labels.items():
         for label in of_split:
             image = Image.fromarray(random.integers(0, 256, (48, 48), np.uint8))
-            records.append(Record(name.format(len(records)), split, label, image))
+            records.append(Record(name.format(len(records)), split, CLASS_NAMES[label], image))
     metadata = {
         "source": "folders",
         "images": len(records),
         "quarantined": 0,
         **fingerprints(records),
     }
-    write_records(data_dir, records, metadata, show_progress=False)
+    write_records(data_dir, records, Description(), metadata, show_progress=False)
     return data_dir

@@ -1,9 +1,14 @@
-"""The contract between `data_prep`, which writes the records, and their readers."""
+"""The contract between `data_prep`, which writes the records, and their readers.
 
+Records lie in `DATA_DIR/<name>/1.0.0`. The name is "fer2013", or that of somebody's own data set.
+"""
+
+import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +17,15 @@ from jaxtyping import UInt8, UInt16
 from fer_jax.errors import UserError
 
 CLASS_NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""Class names by label, in the order of `fer2013.csv`; sorted folders have another order."""
+"""FER-2013's class names by label, in the order of `fer2013.csv`; sorted folders have another
+order. Other data sets have their own."""
 
 IMAGE_SIZE = 48
-"""Height and width of every stored image, in pixels. Images are uint8 with one grey channel."""
+"""Height and width of FER-2013's images, in pixels. They are uint8 with one grey channel."""
+
+FITS = ("stretch", "crop", "pad")
+"""What happens to an image that is not square: it is stretched to a square; the largest square in
+its centre is kept; or it gets black borders."""
 
 DATASET_NAME = "fer2013"
 DATASET_VERSION = "1.0.0"
@@ -24,7 +34,12 @@ INFO_FILES = ("dataset_info.json", "features.json", "label.labels.txt", "metadat
 """Files of the records that describe them. The others, the shards, hold the images."""
 
 FILENAME, IMAGE, LABEL = "filename", "image", "label"
-"""Keys of a record: its name in the source (text), uint8[48, 48, 1] image and int64 label."""
+"""Keys of a record: its name in the source (text), uint8[size, size, channels] image and int64
+label."""
+
+VOTES, GROUP, ORIGINAL = "votes", "group", "original"
+"""Keys that some data sets have: float32[classes], the share of annotators that chose each class
+(the rest chose none of them); the person or video (text); and where a face was cut from (text)."""
 
 DIGESTS = "digests.json"
 """The SHA-256 of every other file of the records, by name. Older records lack it."""
@@ -43,9 +58,61 @@ def to_eight_bits(levels: UInt16[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*s
     return ((levels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageFormat:
+    """The images of a data set, and how a picture becomes one.
+
+    Attributes:
+      size: height and width, in pixels.
+      channels: 1 (grey) or 3 (red, green, blue).
+      fit: one of `FITS`.
+    """
+
+    size: int = IMAGE_SIZE
+    channels: int = 1
+    fit: str = "stretch"
+
+    @classmethod
+    def from_facts(cls, facts: Mapping) -> "ImageFormat":
+        """Reads `image_size`, `channels` and `fit`; facts of older versions lack them."""
+        default = cls()
+        return cls(
+            facts.get("image_size", default.size),
+            facts.get("channels", default.channels),
+            facts.get("fit", default.fit),
+        )
+
+    @property
+    def facts(self) -> dict[str, int | str]:
+        """What `from_facts` reads."""
+        return {"image_size": self.size, "channels": self.channels, "fit": self.fit}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.size, self.size, self.channels
+
+    def __str__(self) -> str:
+        return f"{self.size}x{self.size} {'grey' if self.channels == 1 else 'RGB'}"
+
+
+def is_name(name: str) -> bool:
+    """Whether a data set can have this name; TFDS takes no others."""
+    return bool(re.fullmatch("[a-z][a-z0-9_]{0,63}", name))
+
+
 def record_dir(data_dir: str | os.PathLike) -> Path:
-    """Returns the folder under `data_dir` that holds the array records and their metadata."""
-    return Path(data_dir) / DATASET_NAME / DATASET_VERSION
+    """Returns the folder under `data_dir` that holds the array records and their metadata.
+
+    If `data_dir` holds records of several names or of none, the folder that FER-2013 would have.
+    """
+    default = Path(data_dir) / DATASET_NAME / DATASET_VERSION
+    if default.exists():
+        return default
+    found = [
+        path for path in Path(data_dir).glob(f"*/{DATASET_VERSION}") if is_name(path.parent.name)
+    ]
+    return found[0] if len(found) == 1 else default
 
 
 def digest_files(folder: str | os.PathLike) -> dict[str, str]:

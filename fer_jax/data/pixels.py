@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, ImageOps
 
-from fer_jax.data.contract import to_eight_bits
+from fer_jax.data.contract import ImageFormat, to_eight_bits
 
 # All that Pillow decodes itself. EPS is left out, because it starts Ghostscript; so is IPTC, which
 # can hold an EPS; and so are the formats that Pillow identifies but cannot decode.
@@ -151,6 +151,22 @@ def to_grey_or_rgb(picture: Image.Image) -> Image.Image:
         picture = picture.convert("LA")
     mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def to_format(picture: Image.Image, images: ImageFormat) -> Image.Image:
+    """Returns a picture, of mode "L" or "RGB", in the format of a data set.
+
+    Grey is ITU-R 601 luma. The Lanczos filter's support grows with the reduction, so a large
+    photograph is averaged instead of sampled at every twentieth pixel.
+    """
+    picture = picture.convert("L" if images.channels == 1 else "RGB")
+    if picture.width != picture.height and images.fit != "stretch":
+        side = (min if images.fit == "crop" else max)(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))  # Black beyond the edges.
+    if picture.size == (images.size, images.size):
+        return picture
+    return picture.resize((images.size, images.size), Image.Resampling.LANCZOS)
 
 
 def _eight_bits(levels: np.ndarray, top: int | None) -> UInt8[np.ndarray, "height width"]:

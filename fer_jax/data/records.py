@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from fer_jax.data.contract import (
     CLASS_NAMES,
     FILENAME,
+    GROUP,
     IMAGE,
-    IMAGE_SIZE,
     INFO_FILES,
     LABEL,
+    VOTES,
+    ImageFormat,
     check_files,
     damaged,
     record_dir,
 )
+from fer_jax.data.splits import stratified_split
 from fer_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 VALIDATION_FRACTION = 0.2
 _CHUNK = 4_096  # Records read at a time; their decoded images take 10 MB.
 _PARTS, _TESTS = ("train_80", "validation_20"), ("public_test", "private_test")
-_SPLIT_SEED = 2013  # The 80/20 split is the same in every run and does not use its seed.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +43,19 @@ class Records:
     Attributes:
       labels: class index of each record, Int32[n].
       filenames: name of each record in the source, n of them.
-      read: function from k record numbers to their images, UInt8[k, 48, 48, 1].
+      read: function from k record numbers to their images, UInt8[k, size, size, channels].
       in_memory: whether `read` copies from memory; otherwise it reads files and decodes them.
+      votes: share of annotators that chose each class, Float32[n, classes]; None if unknown. A row
+        sums to less than 1 if some chose none of the classes.
+      groups: person or video of each record, "" if unknown; None if no record has one.
     """
 
     labels: Int[np.ndarray, " n"]
     filenames: Sequence[str]
-    read: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k 48 48 1"]]
+    read: Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k size size channels"]]
     in_memory: bool = True
+    votes: Float[np.ndarray, "n classes"] | None = None
+    groups: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -60,11 +67,18 @@ class Records:
             filenames=[self.filenames[i] for i in indices],
             read=lambda wanted: self.read(indices[wanted]),
             in_memory=self.in_memory,
+            votes=None if self.votes is None else self.votes[indices],
+            groups=None if self.groups is None else [self.groups[i] for i in indices],
         )
 
-    def images(self) -> UInt8[np.ndarray, "n 48 48 1"]:
+    def images(self) -> UInt8[np.ndarray, "n size size channels"]:
         """Returns every image of the split."""
         return self.read(np.arange(len(self)))
+
+    def answers(self, indices: Int[np.ndarray, " k"]) -> dict[str, np.ndarray]:
+        """Returns what a batch has besides its images: `label`, and `votes` if they are known."""
+        found = {"label": self.labels[indices]}
+        return found if self.votes is None else {**found, "votes": self.votes[indices]}
 
 
 class DataSet:
@@ -72,6 +86,8 @@ class DataSet:
 
     Attributes:
       data_dir: folder of the records, absolute.
+      name: name of the data set, such as "fer2013".
+      images: size, channels and fit of its images.
       classes: class names, in label order.
       source: kind of source that the data set was prepared from, such as "folders" or "sample".
       fingerprint: digest of all splits, classes and pixels; in older records, also of all names.
@@ -91,6 +107,10 @@ class DataSet:
             )
         self._kept = [label for label, name in enumerate(on_disk) if not classes or name in classes]
         self.classes: tuple[str, ...] = tuple(on_disk[label] for label in self._kept)
+        self.name = str(builder.info.name)
+        size, _, channels = builder.info.features[IMAGE].shape
+        fit = builder.info.metadata.get("fit", ImageFormat.fit)
+        self.images = ImageFormat(size, channels, fit)
         self.source = str(builder.info.metadata["source"])
         self.fingerprint = str(builder.info.metadata["fingerprint"])
         self.split_sizes = {name: info.num_examples for name, info in builder.info.splits.items()}
@@ -103,7 +123,12 @@ class DataSet:
         union = ("test",) if {*_TESTS} <= {*on_disk} and "test" not in on_disk else ()
         return [*on_disk, *parts, *union]
 
-    def load(self, split: str, *, memory_gib: float = math.inf) -> Records:
+    @property
+    def title(self) -> str:
+        """The data set's name as people write it."""
+        return "FER-2013" if self.name == "fer2013" else self.name
+
+    def load(self, split: str, *, memory_gib: float = math.inf, ambiguous: bool = False) -> Records:
         """Loads the records of a split that belong to this data set's classes.
 
         Args:
@@ -111,32 +136,38 @@ class DataSet:
             split of `train`; or `test`, the union of `public_test` and `private_test`.
           memory_gib: memory limit in GiB. If the split's images fit into it, all are decoded now;
             otherwise each `read` decodes its images again.
+          ambiguous: whether to load also the images for which no class has more than half of the
+            votes. Without votes no image is ambiguous.
 
         Raises:
           UserError: there is no such split, it has no image, or its records are damaged.
         """
         # The split precedes the choice of classes, so an image is on the same side in every run.
         records = self._load(split, memory_gib * 2**30)
-        subset = records.take(np.flatnonzero(np.isin(records.labels, self._kept)))
+        wanted = np.isin(records.labels, self._kept)
+        if records.votes is not None and not ambiguous:
+            wanted &= records.votes.max(axis=1) > 0.5
+        subset = records.take(np.flatnonzero(wanted))
         if not len(subset):
             raise UserError(
                 f"split {split!r} has no image of {', '.join(self.classes)}; choose another, "
                 "or prepare more images"
             )
         labels = np.searchsorted(self._kept, subset.labels).astype(np.int32)
-        return dataclasses.replace(subset, labels=labels)
+        votes = None if subset.votes is None else subset.votes[:, self._kept]
+        return dataclasses.replace(subset, labels=labels, votes=votes)
 
     def _load(self, split: str, memory: float) -> Records:
         if split in _PARTS and self.split_sizes.get("train"):
             whole = self._load("train", memory)
-            train, validation = stratified_split(whole.labels, VALIDATION_FRACTION)
+            train, validation = stratified_split(whole.labels, VALIDATION_FRACTION, whole.groups)
             return whole.take(train if split == _PARTS[0] else validation)
         if split not in (known := self.splits):
             raise UserError(
                 f"the data set has no split {split!r}; choose one of {', '.join(known)}"
             )
         parts = (split,) if split in self.split_sizes else _TESTS
-        size = sum(self.split_sizes[part] for part in parts) * IMAGE_SIZE**2
+        size = sum(self.split_sizes[part] for part in parts) * math.prod(self.images.shape)
         key = ("+".join(parts), size <= memory)
         if key not in self._read_before:
             shards = [name for part in parts for name in self._builder.info.splits[part].filenames]
@@ -224,39 +255,24 @@ def open_data_set(data_dir: str | os.PathLike, classes: Collection[str] = ()) ->
     folder = record_dir(data_dir)
     if not folder.exists():
         raise UserError(
-            f"no FER-2013 records in {data_dir}; make them with "
+            f"no records in {data_dir}; make them with "
             f"`python -m data_prep --source PATH --data_dir {data_dir}`, or give their folder with "
             "--config.data_dir"
         )
     intact = check_files(data_dir, INFO_FILES)
     for name in INFO_FILES:
         with _damage_told(data_dir, name, intact):
-            _check_content(name, (folder / name).read_text("utf-8"))
+            _check_content(name, (folder / name).read_text("utf-8"), intact)
     with _damage_told(data_dir, "dataset_info.json or features.json", intact):
         builder = tfds.builder_from_directory(folder)
         return DataSet(data_dir, builder, classes)
 
 
-def stratified_split(
-    labels: Int[np.ndarray, " n"], fraction: float
-) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " validation"]]:
-    """Splits record numbers: floor(fraction * n_c) records of each class c are set aside.
-
-    Returns:
-      The numbers kept and the numbers set aside, each ascending; the same in every call.
-    """
-    rng = np.random.default_rng(_SPLIT_SEED)
-    aside = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        of_class = rng.permutation(np.flatnonzero(labels == label))
-        aside[of_class[: int(fraction * len(of_class))]] = True
-    return np.flatnonzero(~aside), np.flatnonzero(aside)
-
-
-def _check_content(name: str, text: str) -> None:
+def _check_content(name: str, text: str, intact: bool) -> None:
     """Raises `ValueError` if one of `INFO_FILES` cannot be as `data_prep` wrote it."""
     if name == "label.labels.txt":
-        if tuple(text.splitlines()) != CLASS_NAMES:
+        # Records without digests are older than other data sets than FER-2013.
+        if not intact and tuple(text.splitlines()) != CLASS_NAMES:
             raise ValueError(f"it does not list {', '.join(CLASS_NAMES)}")
         return
     content = json.loads(text)
@@ -283,9 +299,10 @@ def _read(builder: "tfds.core.DatasetBuilder", split: str, *, in_memory: bool) -
     import tensorflow_datasets as tfds
     from tensorflow_datasets.proto import tf_example_pb2
 
-    # TFDS's general decoder would take twice as long for these three features.
+    # TFDS's general decoder would take twice as long for these few features.
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     source = builder.as_data_source(split, deserialize_method=raw)
+    known = builder.info.features
 
     def features(indices):
         for record in source.__getitems__(indices):
@@ -293,16 +310,22 @@ def _read(builder: "tfds.core.DatasetBuilder", split: str, *, in_memory: bool) -
 
     def decode(record):
         encoded = np.frombuffer(record[IMAGE].bytes_list.value[0], np.uint8)
-        return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))[..., None]
+        pixels = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))
+        # OpenCV's order is blue, green, red.
+        return pixels[..., None] if pixels.ndim == 2 else pixels[..., ::-1]
 
     def read(indices):
         return np.stack([decode(record) for record in features(indices.tolist())])
 
-    labels, filenames, images = [], [], []
+    labels, filenames, images, votes, groups = [], [], [], [], []
     for start in range(0, len(source), _CHUNK):
         records = list(features(range(start, min(start + _CHUNK, len(source)))))
         labels += [record[LABEL].int64_list.value[0] for record in records]
         filenames += [record[FILENAME].bytes_list.value[0].decode() for record in records]
+        if VOTES in known:
+            votes += [record[VOTES].float_list.value for record in records]
+        if GROUP in known:
+            groups += [record[GROUP].bytes_list.value[0].decode() for record in records]
         if in_memory:
             images.append(np.stack([decode(record) for record in records]))
     return Records(
@@ -310,4 +333,6 @@ def _read(builder: "tfds.core.DatasetBuilder", split: str, *, in_memory: bool) -
         filenames=filenames,
         read=np.concatenate(images).__getitem__ if in_memory else read,
         in_memory=in_memory,
+        votes=np.array(votes, np.float32) if votes else None,
+        groups=groups or None,
     )

@@ -9,12 +9,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.contract import ImageFormat
 from fer_jax.data.pixels import (
     UnusableError,
     describe_special,
     name_unsupported,
     open_image,
+    to_format,
     to_grey_or_rgb,
 )
 from fer_jax.errors import UserError
@@ -71,11 +72,7 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
         raise UnreadableError(path, reason or type(error).__name__) from None
 
 
-def to_input(picture: Image.Image) -> UInt8[np.ndarray, "48 48 1"]:
-    """Converts a face to grey (ITU-R 601 luma) and resizes it to 48x48 with the Lanczos filter.
-
-    The training data were prepared with the same filter. Its support grows with the reduction, so
-    that a large photograph is averaged instead of sampled at every twentieth pixel.
-    """
-    grey = picture.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
-    return np.asarray(grey)[:, :, None]
+def to_input(picture: Image.Image, images: ImageFormat) -> UInt8[np.ndarray, "size size channels"]:
+    """Converts a face to the format of the images that a network was trained on."""
+    pixels = np.asarray(to_format(picture, images))
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels

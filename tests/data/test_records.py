@@ -8,7 +8,8 @@ from small_records import make_records
 
 from data_prep.prepare import prepare
 from fer_jax.data.contract import CLASS_NAMES, DIGESTS, INFO_FILES, PUBLISHED_COUNTS, record_dir
-from fer_jax.data.records import find_data_dir, open_data_set, stratified_split
+from fer_jax.data.records import find_data_dir, open_data_set
+from fer_jax.data.splits import stratified_split
 from fer_jax.errors import UserError
 
 

@@ -132,7 +132,7 @@ def test_a_data_dir_that_cannot_be_made(tmp_path, convert):
     [
         ("data_prep.figures.write_atomically", OSError(errno.ENOSPC, "No space left on device")),
         (
-            "data_prep.builder.Fer2013.download_and_prepare",
+            "data_prep.builder.LabelledFaces.download_and_prepare",
             RuntimeError("write() failed: No space left on device; at byte 7"),
         ),
     ],
