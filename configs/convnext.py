@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
             "patch": 2,
             "stochastic_depth": 0.1,
             "frozen_stages": 0,
-            "channels": 1,
-            "image_size": 48,
+            "channels": 0,
+            "image_size": 0,
             # The pixels of a patch are much alike. If grey levels were all positive, layer
             # normalisation after the first convolution would remove the brightness, and leave
             # nearly the same features for every patch.

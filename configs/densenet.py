@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
             "growth": 24,
             "stem": "small",
             "frozen_stages": 0,
-            "channels": 1,
-            "image_size": 48,
+            "channels": 0,
+            "image_size": 0,
             "normalization": "none",
         }
     )

@@ -18,7 +18,10 @@ def get_config() -> ConfigDict:
     config.train_split = "train"
     config.validation_split = "public_test"
     config.model = ConfigDict(
-        {"name": "resnet", "depth": 18, "stem": "small", "width": 64, "channels": 1}
+        {
+            **{"name": "resnet", "depth": 18, "stem": "small", "width": 64},
+            **{"image_size": 0, "channels": 0},
+        }
     )
     config.dtype = "bfloat16"
     config.batch_size = 128

@@ -59,7 +59,9 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "name": "cnn",
-            "channels": 1,  # The grey image is repeated to this many channels.
+            # Size that images are resized to, and 1 (grey) or 3 channels. 0: those of the data.
+            "image_size": 0,
+            "channels": 0,
             "layers": (
                 *(("conv", 32), ("conv", 32), "batch_norm", "max_pool", ("dropout", 0.25)),
                 *(("conv", 64), ("conv", 64), "batch_norm", "max_pool", ("dropout", 0.25)),
@@ -89,6 +91,10 @@ def default_config() -> ConfigDict:
     config.plateau = ConfigDict({"factor": 0.2, "patience": 6, "min_delta": 1e-4})
     # Stop after this many epochs without such a fall. 0: never.
     config.early_stopping_patience = 0
+    # What the network learns: majority (the label); or, from the votes of several annotators,
+    # probability (their shares), drawn (a label drawn by them in each step) or multi (the nearest
+    # of all labels with 30 % of the votes). Evaluation counts the label.
+    config.targets = "majority"
     config.label_smoothing = 0.0
     config.mixup = 0.0  # Alpha of the beta distribution that mixes pairs of images. 0: no mixing.
     # Evaluate an exponential moving average of the weights with this decay per step. 0: evaluate
@@ -199,6 +205,7 @@ _RULES: dict[str, _Rule] = {
     "plateau.patience": _whole(1),
     "plateau.min_delta": _AMOUNT,
     "early_stopping_patience": _whole(0),
+    "targets": _choice("majority", "probability", "drawn", "multi"),
     "label_smoothing": _FRACTION,
     "mixup": _AMOUNT,
     "ema_decay": _FRACTION,

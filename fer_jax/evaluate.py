@@ -52,8 +52,8 @@ def evaluate(
       The report, as in report.json.
 
     Raises:
-      UserError: the run, checkpoint, data set, split or views do not exist; or the run's classes
-        are not the data's.
+      UserError: the run, checkpoint, data set, split or views do not exist; or the data have other
+        classes or images of another format than the run.
     """
     # Imported here: a wrong flag is reported at once.
     import numpy as np
@@ -71,6 +71,12 @@ def evaluate(
     data = open_data_set(Path(data_dir) if data_dir else find_run_data(run), model.classes)
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
+    if data.images != model.images:
+        raise UserError(
+            f"the data's images are {data.images}, the run's {model.images}; prepare the data with "
+            f"--image_size={model.images.size} --channels={model.images.channels} "
+            f"--fit={model.images.fit}"
+        )
     records = data.load(split)
     probabilities = model.network_probabilities(records)
 

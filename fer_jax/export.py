@@ -4,10 +4,10 @@ Example:
   python -m fer_jax.export --workdir=runs/small_cnn --format=onnx --output=faces.onnx
 
 Without --workdir it exports the model that ships with the package. An ONNX or StableHLO file maps
-grey levels, uint8[batch, 48, 48, 1], to probabilities, float32[batch, classes], for any batch size.
-Preprocessing, views, temperature and the mean over an ensemble's members are inside; the classes'
-names are in the file's metadata. For safetensors --output is a folder, the layout of model hubs,
-which fer_jax reads as it reads a workdir.
+levels of grey or of red, green and blue, uint8[batch, size, size, channels], to probabilities,
+float32[batch, classes], for any batch size. Preprocessing, views, temperature and the mean over an
+ensemble's members are inside; the classes' names are in the file's metadata. For safetensors
+--output is a folder, the layout of model hubs, which fer_jax reads as it reads a workdir.
 
 Each export is run before it counts as written: it must give the predictor's probabilities on images
 of the run's validation split or, where the records are gone, on drawn faces. Otherwise no file is
@@ -134,12 +134,16 @@ def _images(workdir: Path, model: "TrainedModel") -> "tuple[np.ndarray, str]":
         chosen = np.unique(np.linspace(0, len(records) - 1, _IMAGES).astype(int))
         return records.read(chosen), f"{len(chosen)} images of {split}"
 
+    from PIL import Image
+
     from data_prep.sample import render
     from fer_jax.data.contract import CLASS_NAMES
+    from fer_jax.inference.pictures import to_input
 
     generators = [np.random.default_rng(seed) for seed in range(_IMAGES)]
     labels = [seed % len(CLASS_NAMES) for seed in range(_IMAGES)]
-    return render(labels, generators)[..., None], f"{_IMAGES} drawn faces"
+    drawn = [to_input(Image.fromarray(face), model.images) for face in render(labels, generators)]
+    return np.stack(drawn), f"{_IMAGES} drawn faces"
 
 
 @contextlib.contextmanager

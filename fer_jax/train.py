@@ -27,7 +27,7 @@ from fer_jax.errors import UserError, warn
 from fer_jax.inference.probabilities import make_predict, predict_records
 from fer_jax.inference.views import choose_views
 from fer_jax.inference.warm_start import Initialize, choose_initial_weights
-from fer_jax.models import create_model
+from fer_jax.models import create_model, follow_data
 from fer_jax.models.functional import abstract_network
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
@@ -52,6 +52,7 @@ from fer_jax.training.step import (
     make_end_epoch,
     make_train_step,
 )
+from fer_jax.training.targets import choose_targets
 from fer_jax.training.tracing import Trace
 from fer_jax.workdir import PAGE, PROFILE, recorded_data_dir
 
@@ -84,11 +85,17 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     data_dir = find_data_dir(config.data_dir, recorded_data_dir(workdir))
     prepare_if_missing(data_dir, config.data_source)
     data = open_data_set(data_dir, config.classes)
-    training = data.load(config.train_split, memory_gib=config.memory_gib)
+    training = data.load(
+        config.train_split,
+        memory_gib=config.memory_gib,
+        ambiguous=config.targets != "majority",
+    )
     validation = data.load(config.validation_split, memory_gib=config.memory_gib)
+    targets, training = choose_targets(config, training)
     check_batch_size(config, len(training))
     config = config.copy_and_resolve_references()
     config.input = choose_input(config.input, training)
+    config.model = ConfigDict(follow_data(config.model, data.images))
     if finished := finished_result(workdir, config, data):
         if jax.process_index() == 0:
             print(f"{workdir} is finished, and nothing changes; its report is {workdir / PAGE}")
@@ -110,7 +117,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         create_model, config.model, num_classes=len(data.classes), dtype=dtype
     )
     graph, params, statistics = abstract_network(build, mesh)
-    check_memory(config, optimizer, members, graph, params, statistics)
+    check_memory(config, optimizer, members, graph, params, statistics, data.images)
     to_predict, _, _ = abstract_network(
         functools.partial(build, dtype=supported_dtype(config.dtype)), mesh
     )
@@ -137,6 +144,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             graph,
             optimizer,
             class_weights=weights,
+            targets=targets,
             label_smoothing=config.label_smoothing,
             mixup=config.mixup,
             ema_decay=config.ema_decay,

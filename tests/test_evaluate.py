@@ -118,7 +118,7 @@ def test_a_run_finds_its_data_from_any_folder(tiny_data_dir, tmp_path, monkeypat
     data_dir.rename(tmp_path / "moved")
     with pytest.raises(UserError, match=rf"not in {data_dir} or data; give .* by --data_dir"):
         evaluate(workdir, "validation_20")
-    with pytest.raises(UserError, match=f"no FER-2013 records in {data_dir}; make them"):
+    with pytest.raises(UserError, match=f"no records in {data_dir}; make them"):
         evaluate(workdir, "validation_20", data_dir=data_dir)
     assert evaluate(workdir, "validation_20", data_dir=tmp_path / "moved") == first
 

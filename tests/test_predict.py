@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from data_prep.sample import render
+from fer_jax.data.contract import ImageFormat
 from fer_jax.data.pixels import picture_suffixes
 from fer_jax.inference.pictures import UnreadableError
 from fer_jax.inference.predictor import Prediction
@@ -411,6 +412,7 @@ class FakePredictor:
     """Predicts the grey level of each face, and records the sizes of its batches."""
 
     batch_size = 4
+    images = ImageFormat()
 
     def __init__(self):
         self.batches = []

@@ -11,9 +11,11 @@ from fer_jax.workdir import claim_workdir, read_run
 
 
 def claim(workdir, config=None, model_defaults=(), **data):
+    config = config or default_config()
+    config.model.update(image_size=48, channels=1)  # They follow the data before a claim.
     claim_workdir(
         workdir,
-        config=(config or default_config()).to_dict(),
+        config=config.to_dict(),
         model_defaults=dict(model_defaults),
         data={"fingerprint": "12ab", "classes": ["angry", "happy"]} | data,
         devices={"kind": "abacus"},

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fer_jax.data.contract import CLASS_NAMES
+from fer_jax.data.contract import CLASS_NAMES, ImageFormat
 from fer_jax.data.records import Records
 from fer_jax.devices import create_mesh
 from fer_jax.inference.trained import TrainedModel
@@ -51,6 +51,7 @@ def make_model(
     return TrainedModel(
         config=config,
         classes=classes,
+        images=ImageFormat(),
         steps=[100 + member for member in range(members)],
         views=config.views,
         temperature=temperature,

@@ -67,7 +67,7 @@ def _time_network(name: str, batches: Sequence[int], turns: int) -> list[tuple[i
     from flax import nnx
 
     from fer_jax.config import load_config
-    from fer_jax.data.contract import CLASS_NAMES
+    from fer_jax.data.contract import CLASS_NAMES, ImageFormat
     from fer_jax.devices import create_mesh, replicated
     from fer_jax.exporting.onnx import export_onnx
     from fer_jax.inference.probabilities import make_predict
@@ -82,6 +82,7 @@ def _time_network(name: str, batches: Sequence[int], turns: int) -> list[tuple[i
     model = TrainedModel(
         config=config,
         classes=classes,
+        images=ImageFormat(),
         steps=[0],
         views="one",
         temperature=1.0,

@@ -15,6 +15,7 @@ from fer_jax.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     end_of_block = ("batch_norm", "max_pool", ("dropout", 0.25))
+    config.model.image_size, config.model.channels = 48, 1
     config.model.layers = (
         *(("conv", 32), ("conv", 64), *end_of_block),
         *(("conv", 128, 5), *end_of_block),

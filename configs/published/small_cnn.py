@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             "name": "cnn",
+            "image_size": 48,
             "channels": 3,
             "layers": (
                 *(("conv", 16), "max_pool", ("conv", 32), "max_pool"),

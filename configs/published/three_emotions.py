@@ -20,6 +20,7 @@ def get_config() -> ConfigDict:
     config.classes = ("angry", "happy", "neutral")
     config.shift = 0.0
     config.flip = False
+    config.model.image_size, config.model.channels = 48, 1
     config.model.layers = (
         *(("conv", 128, 3, "VALID"), "batch_norm", "max_pool"),
         *(("conv", 128, 3, "VALID"), "batch_norm", "max_pool"),

@@ -16,30 +16,30 @@ from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.records import Records
 
 Batch = dict[str, Array]
-"""`image`: UInt8[batch, 48, 48, 1]; `label`: Int32[batch]."""
+"""`image`: UInt8[batch, size, size, channels]; `label`: Int32[batch]; of data with votes `votes`:
+Float32[batch, classes]."""
 
 
 def place(
     records: Records, sharding: NamedSharding
-) -> tuple[UInt8[Array, "n 48 48 1"], Int[Array, " n"]]:
-    """Returns all images and labels on the devices, with this sharding.
+) -> tuple[UInt8[Array, "n size size channels"], dict[str, Array]]:
+    """Returns all images and answers, see `Records.answers`, on the devices, with this sharding.
 
     The last record is repeated until the rows divide over the devices.
     """
     devices = sharding.mesh.size
     rows = np.arange(-(-len(records) // devices) * devices).clip(max=len(records) - 1)
-    images, labels = (
-        jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
-        for array in (records.read(rows), records.labels[rows])
+    return jax.tree.map(
+        lambda array: jax.make_array_from_callback(array.shape, sharding, array.__getitem__),
+        (records.read(rows), records.answers(rows)),
     )
-    return images, labels
 
 
 def draw_batches(
     seed: Int[Array, ""],
     step: Int[Array, ""],
-    images: UInt8[Array, "n 48 48 1"],
-    labels: Int[Array, " n"],
+    images: UInt8[Array, "n size size channels"],
+    answers: dict[str, Array],
     *,
     length: int,
     steps: int,
@@ -56,7 +56,7 @@ def draw_batches(
       seed: seed of order and augmentation.
       step: number of the first step.
       images: all images, see `place`.
-      labels: all labels.
+      answers: all answers.
       length: number of records, without those repeated at the end.
       steps: number of steps.
       batch_size: rows of a batch.
@@ -82,7 +82,10 @@ def draw_batches(
         uniforms: Float[Array, "batch draws"] = jax.random.uniform(
             key, (batch_size, augmentation.draws)
         )
-        batch = {"image": augment(images[wanted], uniforms, augmentation), "label": labels[wanted]}
+        batch = {
+            "image": augment(images[wanted], uniforms, augmentation),
+            **jax.tree.map(lambda array: array[wanted], answers),
+        }
         return jax.lax.with_sharding_constraint(batch, sharding)
 
     return draw

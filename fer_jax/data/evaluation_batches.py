@@ -7,7 +7,7 @@ import numpy as np
 from fer_jax.data.records import Records
 
 Batch = dict[str, np.ndarray]
-"""`image`, UInt8[rows, 48, 48, 1], and `label`, Int32[rows]."""
+"""`image`, UInt8[rows, size, size, channels], and `label`, Int32[rows]."""
 
 
 def evaluation_batches(

@@ -46,7 +46,7 @@ def training_batches(
         uniforms = rng.random((batch_size, augmentation.draws), np.float32)[rows]
         return {
             "image": augment(records.read(indices[rows]), uniforms, augmentation),
-            "label": records.labels[indices[rows]],
+            **records.answers(indices[rows]),
         }
 
     dataset = (

@@ -14,7 +14,7 @@ from fer_jax.inference.trained import TrainedModel
 TOLERANCE = 1e-4
 """Largest difference of a probability from the predictor's, both in float32."""
 
-Images = UInt8[np.ndarray, "n 48 48 1"]
+Images = UInt8[np.ndarray, "n size size channels"]
 
 
 def largest_difference(

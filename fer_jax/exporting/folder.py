@@ -31,11 +31,13 @@ def export_folder(folder: Path, run: Mapping[str, Any], model: TrainedModel) -> 
     )
 
 
-def run_folder(folder: Path) -> Callable[[UInt8[np.ndarray, "n 48 48 1"]], Any]:
+def run_folder(folder: Path) -> Callable[[UInt8[np.ndarray, "n size size channels"]], Any]:
     """Returns the function from images to probabilities of the model in a folder, in float32."""
     model = in_float32(load_trained(folder))
 
-    def predict(images: UInt8[np.ndarray, "n 48 48 1"]) -> Float[np.ndarray, "n classes"]:
+    def predict(
+        images: UInt8[np.ndarray, "n size size channels"],
+    ) -> Float[np.ndarray, "n classes"]:
         count = len(images)
         return model.probabilities(
             Records(np.zeros(count, np.int32), [""] * count, images.__getitem__)

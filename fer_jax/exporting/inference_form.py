@@ -18,7 +18,6 @@ from flax import nnx
 from jax import export
 from jaxtyping import Array, Float, UInt8
 
-from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.inference.trained import TrainedModel
 from fer_jax.inference.views import choose_views
 from fer_jax.models import create_model
@@ -47,7 +46,7 @@ def weights_of(model: TrainedModel) -> Weights:
 
 def make_prediction(
     model: TrainedModel, *, views_at_once: bool
-) -> Callable[[Weights, UInt8[Array, "batch 48 48 1"]], Float[Array, "batch classes"]]:
+) -> Callable[[Weights, UInt8[Array, "batch size size channels"]], Float[Array, "batch classes"]]:
     """Returns the function from weights and grey levels to probabilities.
 
     They are the mean over the views and over the members of an ensemble, after the division of the
@@ -85,20 +84,23 @@ def make_prediction(
     return predict
 
 
-def symbolic_images() -> jax.ShapeDtypeStruct:
+def symbolic_images(model: TrainedModel) -> jax.ShapeDtypeStruct:
     """Returns the shape and type of the input, with a symbolic batch size."""
-    shape = export.symbolic_shape(f"batch, {IMAGE_SIZE}, {IMAGE_SIZE}, 1")
+    size, channels = model.images.size, model.images.channels
+    shape = export.symbolic_shape(f"batch, {size}, {size}, {channels}")
     return jax.ShapeDtypeStruct(shape, np.uint8)
 
 
 def describe(model: TrainedModel) -> dict[str, str]:
     """Returns what a file says about itself; values that are not words are JSON."""
+    size, channels = model.images.size, model.images.channels
+    levels = "grey levels" if channels == 1 else "levels of red, green and blue"
     return {
         "classes": json.dumps(model.classes),
-        "input": f"{INPUT}: uint8[batch, {IMAGE_SIZE}, {IMAGE_SIZE}, 1], grey levels 0 to 255",
+        "input": f"{INPUT}: uint8[batch, {size}, {size}, {channels}], {levels} 0 to 255",
         "output": f"{OUTPUT}: float32[batch, {len(model.classes)}], one column per class",
-        "image_size": json.dumps([IMAGE_SIZE, IMAGE_SIZE]),
-        "preprocessing": "inside: give a face's grey levels, resized to the image size",
+        "image_size": json.dumps([size, size]),
+        "preprocessing": f"inside: give a face's {levels}, resized to the image size",
         "views": model.views,
         "temperature": json.dumps(model.temperature),
         "members": json.dumps(len(model.steps)),

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.errors import UserError
 from fer_jax.exporting.graph import Graph, Node
 from fer_jax.exporting.inference_form import (
@@ -43,7 +42,7 @@ def export_onnx(model: TrainedModel) -> bytes:
     predict = make_prediction(model, views_at_once=True)
     weights = weights_of(model)
     with standard_operations():
-        traced = jax.jit(predict).trace(weights, symbolic_images()).jaxpr
+        traced = jax.jit(predict).trace(weights, symbolic_images(model)).jaxpr
     graph = to_graph(traced, jax.tree.leaves(weights), INPUT)
     size = sum(array.size * 4 for node in graph.operators() for array in node.constants)
     if size > _LARGEST:
@@ -60,7 +59,9 @@ def run_onnx(path: Path) -> Any:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def predict(images: UInt8[np.ndarray, "n 48 48 1"]) -> Float[np.ndarray, "n classes"]:
+    def predict(
+        images: UInt8[np.ndarray, "n size size channels"],
+    ) -> Float[np.ndarray, "n classes"]:
         return session.run([OUTPUT], {INPUT: images})[0]
 
     return predict
@@ -79,8 +80,7 @@ def _to_proto(graph: Graph, model: TrainedModel) -> "onnx.ModelProto":
 
     initializers: dict[Any, onnx.TensorProto] = {}
     nodes = [_to_node(node, graph.output, initializers) for node in graph.operators()]
-    size = IMAGE_SIZE
-    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("batch", size, size, 1))
+    images = helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ("batch", *model.images.shape))
     shape = ("batch", len(model.classes))
     probabilities = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape)
     constants = list(initializers.values())
@@ -90,7 +90,7 @@ def _to_proto(graph: Graph, model: TrainedModel) -> "onnx.ModelProto":
         producer_name="fer_jax",
         ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
-        doc_string="Probabilities of facial expressions in grey pictures of faces.",
+        doc_string="Probabilities of facial expressions in pictures of faces.",
     )
     helper.set_model_props(proto, describe(model))
     checker.check_model(proto, full_check=True)

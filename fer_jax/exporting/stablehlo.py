@@ -33,7 +33,7 @@ _PROGRAM, _METADATA = "program", "metadata.json"
 def export_prediction(
     model: TrainedModel, platforms: tuple[str, ...] = PLATFORMS
 ) -> export.Exported:
-    """Returns the program from UInt8[batch, 48, 48, 1] to Float[batch, classes].
+    """Returns the program from UInt8[batch, size, size, channels] to Float[batch, classes].
 
     The weights are constants inside, and the batch size is symbolic.
 
@@ -44,7 +44,7 @@ def export_prediction(
     predict = make_prediction(model, views_at_once=False)
     function = jax.jit(functools.partial(predict, weights_of(model)))
     with standard_operations():
-        return export.export(function, platforms=platforms)(symbolic_images())
+        return export.export(function, platforms=platforms)(symbolic_images(model))
 
 
 def export_stablehlo(model: TrainedModel) -> bytes:
@@ -65,7 +65,9 @@ def run_stablehlo(path: Path) -> Any:
         raise UserError(f"{path} is no StableHLO file of fer_jax: {error}") from error
     call = jax.jit(exported.call)
 
-    def predict(images: UInt8[np.ndarray, "n 48 48 1"]) -> Float[np.ndarray, "n classes"]:
+    def predict(
+        images: UInt8[np.ndarray, "n size size channels"],
+    ) -> Float[np.ndarray, "n classes"]:
         return np.asarray(call(images))
 
     return predict

@@ -60,16 +60,18 @@ class Prediction:
 class Predictor:
     """A trained model that maps pictures of faces to probabilities.
 
-    Each picture counts as one face. It is converted to grey and resized to 48x48, like the training
-    data. `faces` finds the faces in a larger picture first.
+    Each picture counts as one face. It is converted and resized like the training data. `faces`
+    finds the faces in a larger picture first.
 
     Attributes:
       classes: names, in the order of the probabilities.
+      images: format that every picture is converted to.
       batch_size: largest number of pictures per batch.
     """
 
     def __init__(self, model: TrainedModel):
         self.classes = model.classes
+        self.images = model.images
         self.batch_size: int = model.config.eval_batch_size
         self._model = model
 
@@ -106,7 +108,7 @@ class Predictor:
           TypeError: an array is not uint8, or an object is no picture.
           ValueError: there is no picture, or an array has another shape.
         """
-        return Prediction(self._model.probabilities(_to_records(images)), self.classes)
+        return Prediction(self._model.probabilities(self._to_records(images)), self.classes)
 
     def explain(
         self, images: Picture | Iterable[Picture]
@@ -127,7 +129,7 @@ class Predictor:
           TypeError: as for `__call__`.
           ValueError: as for `__call__`.
         """
-        probabilities, heat = self._model.apply(self._grad_cam, _to_records(images))
+        probabilities, heat = self._model.apply(self._grad_cam, self._to_records(images))
         return Prediction(probabilities, self.classes), heat
 
     def faces(
@@ -165,21 +167,20 @@ class Predictor:
             for (box, _), values in zip(places, prediction.probabilities, strict=True)
         ]
 
+    def _to_records(self, images: Picture | Iterable[Picture]) -> Records:
+        """Returns the pictures as records without labels and names."""
+        inputs = [to_input(_to_picture(image), self.images) for image in _list(images)]
+        if not inputs:
+            raise ValueError("no picture to predict")
+        return Records(
+            labels=np.zeros(len(inputs), np.int32),
+            filenames=[""] * len(inputs),
+            read=np.stack(inputs).__getitem__,
+        )
+
     @functools.cached_property
     def _grad_cam(self):
         return make_grad_cam(self._model.graph, self._model.mesh)
-
-
-def _to_records(images: Picture | Iterable[Picture]) -> Records:
-    """Returns the pictures as records without labels and names."""
-    inputs = [to_input(_to_picture(image)) for image in _list(images)]
-    if not inputs:
-        raise ValueError("no picture to predict")
-    return Records(
-        labels=np.zeros(len(inputs), np.int32),
-        filenames=[""] * len(inputs),
-        read=np.stack(inputs).__getitem__,
-    )
 
 
 def _list(images: Picture | Iterable[Picture]) -> Iterable[Picture]:

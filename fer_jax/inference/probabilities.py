@@ -18,7 +18,7 @@ from fer_jax.inference.views import choose_views
 from fer_jax.models.functional import Graph
 from fer_jax.models.layers import to_unit_range
 
-Function = Callable[[nnx.State, nnx.State, UInt8[Array, "batch 48 48 1"]], Any]
+Function = Callable[[nnx.State, nnx.State, UInt8[Array, "batch size size channels"]], Any]
 """A function from parameters, statistics and images to arrays with one row per image."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from fer_jax.data.contract import ImageFormat
 from fer_jax.inference.detectors import Detector
 from fer_jax.inference.faces import Box, Face, locate, name_label
 from fer_jax.inference.pictures import UnreadableError, to_input
@@ -65,7 +66,9 @@ def predict_frames(
     Raises:
       UserError: `explain` is set and the network has no convolution.
     """
-    load = functools.partial(_load, detector=detector, keep_picture=keep_pictures)
+    load = functools.partial(
+        _load, images=predictor.images, detector=detector, keep_picture=keep_pictures
+    )
     batches: Iterator[list[_Loaded]]
     if at_once:
         batches = ([load(frame)] for frame in frames)
@@ -79,13 +82,15 @@ def predict_frames(
 class _Loaded:
     frame: Frame
     boxes: Sequence[Box | None]
-    inputs: list[UInt8[np.ndarray, "48 48 1"]]
+    inputs: list[UInt8[np.ndarray, "size size channels"]]
     size: tuple[int, int] = (0, 0)
     picture: Image.Image | None = None
     error: str = ""
 
 
-def _load(frame: Frame, *, detector: Detector | None, keep_picture: bool) -> _Loaded:
+def _load(
+    frame: Frame, *, images: ImageFormat, detector: Detector | None, keep_picture: bool
+) -> _Loaded:
     try:
         picture = frame.load()
     except UnreadableError as error:
@@ -97,7 +102,7 @@ def _load(frame: Frame, *, detector: Detector | None, keep_picture: bool) -> _Lo
     if detector:
         places = locate(picture, detector)
         boxes, crops = [place.box for place in places], [place.crop(picture) for place in places]
-    inputs = [to_input(crop) for crop in crops]
+    inputs = [to_input(crop, images) for crop in crops]
     return _Loaded(frame, boxes, inputs, picture.size, picture if keep_picture else None)
 
 

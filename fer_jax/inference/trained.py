@@ -13,6 +13,7 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from numpy import ndarray
 
+from fer_jax.data.contract import ImageFormat
 from fer_jax.data.records import Records
 from fer_jax.devices import create_mesh, supported_dtype
 from fer_jax.errors import UserError
@@ -30,6 +31,7 @@ class TrainedModel:
     Attributes:
       config: config of the run.
       classes: names, in the order of the probabilities.
+      images: format of the images that it was trained on.
       steps: step of each network's checkpoint.
       views: name of the views over which probabilities are averaged.
       temperature: divides the logits, so that confidences match accuracy (Guo et al., "On
@@ -41,6 +43,7 @@ class TrainedModel:
 
     config: ConfigDict
     classes: tuple[str, ...]
+    images: ImageFormat
     steps: Sequence[int]
     views: str
     temperature: float
@@ -121,6 +124,7 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     return TrainedModel(
         config=config,
         classes=classes,
+        images=ImageFormat.from_facts(run["data"]),
         steps=steps,
         views=views or config.views,
         temperature=temperature,

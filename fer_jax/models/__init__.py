@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from fer_jax.data.contract import ImageFormat
 from fer_jax.errors import UserError
 from fer_jax.models import cnn, convnext, densenet, efficientnet, resnet, vgg
 from fer_jax.models.layers import Classifier, is_whole
@@ -49,18 +50,20 @@ def create_model(
     """Builds the network that `config` describes.
 
     Args:
-      config: `name`, a key of `MODELS`, and the arguments of that function.
+      config: `name`, a key of `MODELS`, and the arguments of that function. See `follow_data` for
+        those of the data; here they are FER-2013's.
       num_classes: number of logits per image.
       dtype: type of the computation, "float32" or "bfloat16"; parameters are float32.
       rngs: generators of the initial parameters.
 
     Returns:
-      A module from images, Float[batch, 48, 48, 1] in [0, 1], to logits, Float[batch, classes].
+      A module from images, Float[batch, size, size, channels] in [0, 1], to logits,
+      Float[batch, classes].
 
     Raises:
       UserError: there is no such network, or it does not take these arguments.
     """
-    arguments = dict(config)
+    arguments = follow_data(config, ImageFormat())
     name = arguments.pop("name", None)
     if not name:
         raise UserError(f"model.name is missing; choose one of {', '.join(MODELS)}")
@@ -70,6 +73,29 @@ def create_model(
     for key, value in arguments.items():
         _check(key, value, _parameters(name)[key].annotation)
     return MODELS[name](**arguments, num_classes=num_classes, dtype=jnp.dtype(dtype), rngs=rngs)
+
+
+def follow_data(model: Mapping[str, Any], images: ImageFormat) -> dict[str, Any]:
+    """Returns a config's `model` with the image size and channels of the data.
+
+    They replace zeros, and what the config leaves out unless the network has a default of its own,
+    as the networks with published weights have.
+
+    Args:
+      model: `name`, a key of `MODELS`, and arguments of that function.
+      images: format of the data's images.
+    """
+    taken = _parameters(model["name"]) if model.get("name") in MODELS else {}
+    found = dict(model)
+    default = ImageFormat()
+    for key, usual, of_data in (
+        ("image_size", default.size, images.size),
+        ("channels", default.channels, images.channels),
+    ):
+        left_out = key not in model and key in taken and taken[key].default == usual
+        if left_out or model.get(key) == 0:
+            found[key] = of_data
+    return found
 
 
 def default_arguments(name: str) -> dict[str, Any]:

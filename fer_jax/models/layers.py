@@ -49,8 +49,12 @@ NORMALIZATIONS: dict[str, Callable[[Array], Array]] = {
 """Functions from channels in [0, 1] to the input that a network was trained on, by name."""
 
 
+_LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey level: ITU-R 601, as in Pillow."""
+
+
 class Classifier(nnx.Module):
-    """A network: prepares grey images, computes features, and maps these to logits.
+    """A network: prepares images, computes features, and maps these to logits.
 
     All networks here have this form.
 
@@ -59,7 +63,8 @@ class Classifier(nnx.Module):
         Float[batch, width].
       width: number of features per image.
       num_classes: number of logits per image.
-      channels: number of channels that the grey image is repeated to.
+      channels: number of channels: a grey image is repeated, and of an RGB image a single channel
+        is the luma.
       image_size: height and width, in pixels, that images are resized to first.
       normalization: key of `NORMALIZATIONS`; "caffe" and "imagenet" take three channels.
       frozen: number of layers, from the first of `features` on, that keep their weights.
@@ -111,23 +116,25 @@ class Classifier(nnx.Module):
                         setattr(module, name, Frozen(jnp.zeros_like(value[...])))
 
     def prepare(
-        self, images: Float[Array, "batch height width 1"]
+        self, images: Float[Array, "batch height width depth"]
     ) -> Float[Array, "batch image_size image_size channels"]:
-        """Resizes grey images in [0, 1], repeats them to `channels`, and normalises the channels.
+        """Resizes images in [0, 1], converts them to `channels`, and normalises the channels.
 
         Resizing is bilinear between pixel centres, without antialiasing, as in TensorFlow and in
         PyTorch with `align_corners=False`.
         """
-        shape = (images.shape[0], self.image_size, self.image_size, 1)
+        if images.shape[-1] == 3 and self.channels == 1:
+            images = (images * jnp.array(_LUMA)).sum(axis=-1, keepdims=True)
+        shape = (images.shape[0], self.image_size, self.image_size, images.shape[-1])
         if images.shape != shape:
             images = jax.image.resize(images, shape, "bilinear", antialias=False)
         x = jnp.broadcast_to(images, (*images.shape[:-1], self.channels))
         return NORMALIZATIONS[self.normalization](x).astype(self.dtype)
 
     def __call__(
-        self, images: Float[Array, "batch height width 1"], rngs: nnx.Rngs | None = None
+        self, images: Float[Array, "batch height width depth"], rngs: nnx.Rngs | None = None
     ) -> Float[Array, "batch classes"]:
-        """Returns the logits of grey images in [0, 1]; dropout draws from `rngs` in training."""
+        """Returns the logits of images in [0, 1]; dropout draws from `rngs` in training."""
         features = self.features(self.prepare(images), rngs=rngs)
         return self.head(features).astype(jnp.float32)
 

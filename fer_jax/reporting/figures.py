@@ -154,7 +154,7 @@ def plot_confusion_matrix(
 
 
 def plot_samples(
-    images: UInt8[np.ndarray, "n h w 1"],
+    images: UInt8[np.ndarray, "n h w channels"],
     labels: Int[np.ndarray, " n"],
     predicted: Int[np.ndarray, " n"],
     confidences: Float[np.ndarray, " n"],
@@ -173,8 +173,11 @@ def plot_samples(
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     correct = np.asarray(labels) == np.asarray(predicted)
+    grey = images.shape[-1] == 1
     for index, axes in enumerate(grid[: len(images)]):
-        axes.imshow(images[index, :, :, 0], cmap="gray", vmin=0, vmax=255)
+        axes.imshow(
+            images[index].squeeze(-1) if grey else images[index], cmap="gray", vmin=0, vmax=255
+        )
         axes.set_xticks([])
         axes.set_yticks([])
         colour, mark = (_INK, "✓") if correct[index] else (_VERMILION, "✗")

@@ -53,8 +53,9 @@ def inline(figure: "Figure", description: str) -> "Markup":
     return Markup(to_svg(figure, description))
 
 
-def data_uri(image: UInt8[ndarray, "h w 1"]) -> str:
-    """Returns a grey image as a PNG data URI, for `<img src=…>`."""
+def data_uri(image: UInt8[ndarray, "h w channels"]) -> str:
+    """Returns an image as a PNG data URI, for `<img src=…>`."""
     png = io.BytesIO()
-    Image.fromarray(image[:, :, 0]).save(png, "PNG", optimize=True)
+    pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
+    Image.fromarray(pixels).save(png, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

@@ -12,7 +12,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from fer_jax.data.augment import Augmentation
-from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.data.device_batches import Batch, draw_batches, place
 from fer_jax.data.host_batches import training_batches
 from fer_jax.data.records import Records
@@ -71,6 +70,8 @@ class HostInput(Input):
     ):
         """Opens a stream for each seed, one seed for each member."""
         self._batch_size, self._members = batch_size, members
+        first = np.arange(1)
+        self._example = {"image": records.read(first), **records.answers(first)}
         self._streams = [
             training_batches(
                 records,
@@ -96,9 +97,12 @@ class HostInput(Input):
     def abstract(self, count):
         members = () if self._members.count == 1 else (self._members.count,)
         rows = (*members, count, self._batch_size)
-        array = functools.partial(jax.ShapeDtypeStruct, sharding=self._members.batches_sharding)
-        image = array((*rows, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8)
-        return [{"image": image, "label": array(rows, np.int32)}]
+
+        def of_batch(one: np.ndarray) -> jax.ShapeDtypeStruct:
+            sharding = self._members.batches_sharding
+            return jax.ShapeDtypeStruct((*rows, *one.shape[1:]), one.dtype, sharding=sharding)
+
+        return [jax.tree.map(of_batch, self._example)]
 
     @override
     def trace(self, count, step, batches):
@@ -117,7 +121,7 @@ class HostInput(Input):
 class DeviceInput(Input):
     """Batches drawn and augmented on the devices, where all images stay, split over the devices."""
 
-    shared = (2, 3)  # Images and labels; each member has a seed of its own.
+    shared = (2, 3)  # Images and answers; each member has a seed of its own.
 
     def __init__(
         self,
@@ -132,9 +136,9 @@ class DeviceInput(Input):
         mesh = members.mesh
         spec = PartitionSpec("data" if members.count > 1 else mesh.axis_names)
         rows = NamedSharding(mesh, spec)
-        images, labels = place(records, rows)
+        images, answers = place(records, rows)
         seed = jax.device_put(members.array(seeds).astype(np.int32), members.state_sharding)
-        self._arguments = [seed, images, labels]
+        self._arguments = [seed, images, answers]
         self._members = members.count
         self._draw = functools.partial(
             draw_batches,
@@ -154,8 +158,8 @@ class DeviceInput(Input):
         return self._arguments
 
     @override
-    def trace(self, count, step, seed, images, labels):
-        return jnp.arange(count), self._draw(seed, step, images, labels, steps=count)
+    def trace(self, count, step, seed, images, answers):
+        return jnp.arange(count), self._draw(seed, step, images, answers, steps=count)
 
     @override
     def positions(self):

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.contract import ImageFormat
 from fer_jax.devices import free_memory
 from fer_jax.errors import UserError
 from fer_jax.models import default_arguments
@@ -37,6 +37,7 @@ def check_memory(
     graph: Graph,
     params: nnx.State,
     statistics: nnx.State,
+    images: ImageFormat,
 ) -> None:
     """Raises `UserError` if a run needs more memory than a device has, or than a CPU's machine has.
 
@@ -45,6 +46,7 @@ def check_memory(
       optimizer: the optimiser.
       members: number and layout of the members.
       graph, params, statistics: the network, without values.
+      images: format of the data's images.
     """
     limit = free_memory()
     if limit is None:
@@ -62,7 +64,7 @@ def check_memory(
 
     network = (graph, params, statistics)
     features = max(leaf.shape[-1] for leaf in jax.tree.leaves((params, statistics)) if leaf.shape)
-    model = {"image_size": IMAGE_SIZE, **default_arguments(config.model.name), **config.model}
+    model = {**default_arguments(config.model.name), **config.model}
     kept = _KEPT_PER_PIXEL * max(1, features / _FEATURES)
     in_step = 1 if jax.default_backend() == "cpu" else together  # A CPU takes members in turn.
     for knob, devices, at_once, most, measure in (
@@ -72,12 +74,12 @@ def check_memory(
         rows = -(-config[knob] // devices)
         if state + sharing * at_once * rows * most * model["image_size"] ** 2 <= limit:
             continue  # Most runs need no trace of their network.
-        images = sharing * at_once * measure(*network, rows)
-        if state + images > limit:
-            fitting = int((limit - state) / images * rows) * devices
+        batch = sharing * at_once * measure(*network, _images(rows, images))
+        if state + batch > limit:
+            fitting = int((limit - state) / batch * rows) * devices
             advice = f"give {fitting:,} or less" if fitting else "choose a smaller network"
             raise UserError(
-                f"{knob} is {config[knob]:,}, which needs about {_gib(state + images)} of memory, "
+                f"{knob} is {config[knob]:,}, which needs about {_gib(state + batch)} of memory, "
                 f"by estimate, but {_gib(limit)} are free; {advice}"
             )
 
@@ -102,21 +104,25 @@ def _sharing(mesh: Mesh) -> int:
     return len(mesh.local_devices) if jax.default_backend() == "cpu" else 1
 
 
-def _kept(graph: Graph, params: nnx.State, statistics: nnx.State, rows: int) -> int:
+def _kept(
+    graph: Graph, params: nnx.State, statistics: nnx.State, images: jax.ShapeDtypeStruct
+) -> int:
     """Returns the bytes that a step keeps of a batch until it has the gradients."""
 
     def residuals(params: nnx.State, statistics: nnx.State, images: jax.Array) -> Any:
         return jax.vjp(lambda params: _logits(graph, params, statistics, images), params)[1]
 
-    kept = _bytes(jax.eval_shape(residuals, params, statistics, _images(rows)))
+    kept = _bytes(jax.eval_shape(residuals, params, statistics, images))
     share = 1 - _RECOMPUTED.get(jax.default_backend(), 0.5)
     return max(0, int(share * (kept - _bytes(params))))  # The parameters are among it.
 
 
-def _largest(graph: Graph, params: nnx.State, statistics: nnx.State, rows: int) -> int:
+def _largest(
+    graph: Graph, params: nnx.State, statistics: nnx.State, images: jax.ShapeDtypeStruct
+) -> int:
     """Returns the bytes of the largest array in the evaluation of a batch."""
     logits = functools.partial(_logits, graph, training=False)
-    traced = jax.make_jaxpr(logits)(params, statistics, _images(rows))
+    traced = jax.make_jaxpr(logits)(params, statistics, images)
     return max(
         _bytes([variable.aval for variable in equation.outvars]) for equation in traced.jaxpr.eqns
     )
@@ -130,8 +136,8 @@ def _logits(
     return model(images, rngs=nnx.Rngs(dropout=jax.random.key(0)))
 
 
-def _images(rows: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((rows, IMAGE_SIZE, IMAGE_SIZE, 1), jnp.float32)
+def _images(rows: int, images: ImageFormat) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((rows, *images.shape), jnp.float32)
 
 
 def _bytes(tree: Any) -> int:

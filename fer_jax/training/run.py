@@ -271,6 +271,8 @@ def _write_config(workdir: Path, config: ConfigDict, data: DataSet, *, write: bo
         data={
             "fingerprint": data.fingerprint,
             "source": data.source,
+            "name": data.name,
+            **data.images.facts,
             "classes": data.classes,
             "splits": data.split_sizes,
             "directory": str(data.data_dir),

@@ -17,9 +17,11 @@ from fer_jax.errors import UserError
 from fer_jax.models.functional import Graph, split
 from fer_jax.models.layers import to_unit_range
 from fer_jax.training.ensemble import Members
+from fer_jax.training.targets import TARGETS, Targets
 
 Batch = dict[str, Array]
-"""`image`: UInt8[batch, 48, 48, 1]; `label`: Int32[batch]."""
+"""`image`: UInt8[batch, size, size, channels]; `label`: Int32[batch]; perhaps `votes`:
+Float32[batch, classes]."""
 
 
 @flax.struct.dataclass
@@ -104,19 +106,21 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     class_weights: Float[np.ndarray, " classes"],
+    targets: Targets = TARGETS["majority"],
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
     ema_decay: float = 0.0,
 ) -> Step:
     """Returns the function from one network's state and a batch to its next state and its loss.
 
-    The loss is the mean of `class_weights[label] * cross_entropy` over the whole batch, on any
+    The loss is the mean of `class_weights[label] * targets.loss` over the whole batch, on any
     number of devices.
 
     Args:
       graph: the network's structure.
       optimizer: the optimiser.
       class_weights: weight of each class in the loss.
+      targets: what the network learns from labels or votes.
       label_smoothing: share of a label that is spread over all classes (Szegedy et al., 2016).
       mixup: alpha of the beta distribution of the weight that mixes each image and its label with
         another one of the batch (Zhang et al., 2018); 0 mixes none.
@@ -127,15 +131,16 @@ def make_train_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
         labels, images = batch["label"], to_unit_range(batch["image"])
         random_key = jax.random.fold_in(jax.random.wrap_key_data(state.random_key), state.step)
-        targets = optax.smooth_labels(jax.nn.one_hot(labels, len(class_weights)), label_smoothing)
-        targets *= jnp.asarray(class_weights)[labels][:, None]
+        wanted = targets.of(batch, len(class_weights), jax.random.fold_in(random_key, 2))
+        wanted = optax.smooth_labels(wanted, label_smoothing)
+        wanted *= jnp.asarray(class_weights)[labels][:, None]
         if mixup:
             # Dropout uses the key itself.
             share = jax.random.beta(jax.random.fold_in(random_key, 1), mixup, mixup)
             # Accuracy counts the label of the image with the greater share. Exchanging the shares
             # only reverses the order of the batch.
             share = jnp.maximum(share, 1 - share)
-            images, targets = (share * x + (1 - share) * x[::-1] for x in (images, targets))
+            images, wanted = (share * x + (1 - share) * x[::-1] for x in (images, wanted))
 
         def loss_of(params):
             # Without a copy BatchNorm's update would write into variables of the outer trace.
@@ -143,7 +148,7 @@ def make_train_step(
             model.train()
             logits = model(images, rngs=nnx.Rngs(dropout=random_key))
             _, _, statistics = split(model)
-            return optax.softmax_cross_entropy(logits, targets).mean(), (logits, statistics)
+            return targets.loss(logits, wanted).mean(), (logits, statistics)
 
         (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 import fer_jax
 from data_prep.sample import render
 from fer_jax import Predictor
+from fer_jax.data.contract import ImageFormat
 from fer_jax.data.records import open_data_set
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
@@ -104,7 +105,7 @@ def test_sizes_mix_and_shrink_without_aliasing(predictor, faces):
     probabilities = predictor([faces[0], large, large[:, ::3]]).probabilities
     assert np.abs(probabilities - probabilities[0]).max() < 0.05
     board = 255 * (np.indices((960, 960)).sum(axis=0) % 2).astype(np.uint8)
-    assert np.abs(to_input(Image.fromarray(board)).astype(int) - 127.5).max() < 3
+    assert np.abs(to_input(Image.fromarray(board), ImageFormat()).astype(int) - 127.5).max() < 3
 
 
 def test_explains_what_it_predicts(predictor, faces):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fer_jax.config import default_config
+from fer_jax.data.contract import ImageFormat
 from fer_jax.devices import create_mesh, free_memory, memory_errors
 from fer_jax.errors import UserError
 from fer_jax.models import create_model
@@ -25,11 +26,12 @@ def check(**knobs):
     config = default_config()
     model = knobs.pop("model", {})
     config.update(knobs)
-    config.model.update(model)
+    config.model.update({"image_size": 48, "channels": 1, **model})
     mesh = create_mesh(config.batch_size, config.eval_batch_size, members=config.ensemble)
     build = functools.partial(create_model, config.model, num_classes=7, dtype="float32")
     optimizer = create_optimizer(config, lambda step: 1e-3)
-    check_memory(config, optimizer, Members(config.ensemble, mesh), *abstract_network(build, mesh))
+    members, network = Members(config.ensemble, mesh), abstract_network(build, mesh)
+    check_memory(config, optimizer, members, *network, ImageFormat())
 
 
 def test_runs_that_fit_are_not_traced(monkeypatch):
@@ -86,7 +88,7 @@ def test_the_estimate_is_below_xlas_plan():
         "label": jax.ShapeDtypeStruct((rows,), np.int32),
     }
     plan = jax.jit(step).lower(state, batch).compile().memory_analysis().temp_size_in_bytes
-    assert 0.4 * plan < memory._kept(*network, rows) < plan
+    assert 0.4 * plan < memory._kept(*network, memory._images(rows, ImageFormat())) < plan
 
 
 def test_a_program_that_cannot_fit_is_refused():
