@@ -98,7 +98,7 @@ class LabelledFaces(tfds.core.GeneratorBasedBuilder):
         for record in sorted(self._records[split], key=lambda record: record.name):
             copies[record.content] += 1
             key = f"{record.content}-{copies[record.content]}"
-            example = {FILENAME: record.name, IMAGE: record.image, LABEL: record.label}
+            example = {FILENAME: record.name, IMAGE: record.png(), LABEL: record.label}
             yield key, example | {name: getattr(record, name) for name in self._optional}
 
 

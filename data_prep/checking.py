@@ -1,6 +1,8 @@
 """Checks each candidate: it becomes a record, or an entry of the quarantine."""
 
+import dataclasses
 import hashlib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +10,9 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from data_prep.candidates import Candidate
 from data_prep.images import RejectedError, fit
-from data_prep.releases import Candidate
+from data_prep.store import ImageStore, StoredImage, to_png
 from fer_jax.data.contract import ImageFormat
 
 
@@ -21,7 +24,7 @@ class Record:
       name: name in the source.
       split: split of the image.
       label: name of its class.
-      image: the image in the data set's format, of mode "L" or "RGB".
+      image: the image in the data set's format, of mode "L" or "RGB", or where it is kept.
       votes: share of annotators that chose each class, in label order; None if unknown.
       group: person or video, so that splits do not cut through it; "" if unknown.
       original: where a face was cut from; "" if the image is the file itself.
@@ -30,7 +33,7 @@ class Record:
     name: str
     split: str
     label: str
-    image: Image.Image
+    image: Image.Image | StoredImage
     votes: tuple[float, ...] | None = None
     group: str = ""
     original: str = ""
@@ -40,7 +43,28 @@ class Record:
         """The SHA-256 of split, class, pixels and votes; the name does not count."""
         place = f"{self.split}\0{self.label}\0".encode()
         votes = b"" if self.votes is None else np.array(self.votes, "<f4").tobytes()
-        return hashlib.sha256(place + self.image.tobytes() + votes).hexdigest()
+        return hashlib.sha256(place + self.open().tobytes() + votes).hexdigest()
+
+    @cached_property
+    def pixels(self) -> bytes:
+        """The SHA-256 of the pixels."""
+        return hashlib.sha256(self.open().tobytes()).digest()
+
+    def png(self) -> bytes:
+        """Returns the image as PNG."""
+        return to_png(self.image) if isinstance(self.image, Image.Image) else self.image.png()
+
+    def open(self) -> Image.Image:
+        """Returns the image."""
+        if isinstance(self.image, Image.Image):
+            return self.image
+        return Image.open(io.BytesIO(self.image.png()))
+
+    def keep_in(self, store: ImageStore) -> "Record":
+        """Returns this record, with its digests known and its image in a store."""
+        kept = dataclasses.replace(self, image=store.put(self.png()))
+        vars(kept).update(content=self.content, pixels=self.pixels)
+        return kept
 
 
 @dataclass(frozen=True)
@@ -53,11 +77,15 @@ class Quarantined:
 
 
 def check(
-    candidates: Iterable[Candidate], images: ImageFormat, resize: bool
+    candidates: Iterable[Candidate], images: ImageFormat, store: ImageStore, *, resize: bool
 ) -> tuple[list[Record], list[Quarantined]]:
     """Loads every candidate once; returns the records and the quarantined candidates.
 
-    All images stay in memory, because FER-2013 has only 83 MB of grey levels.
+    Args:
+      candidates: the candidates.
+      images: the format of the data set's images.
+      store: keeps the images of the records.
+      resize: whether images of other sizes are scaled; otherwise they are quarantined.
     """
     records = []
     quarantined = []
@@ -66,8 +94,12 @@ def check(
             image = fit(candidate.load(), images, resize)
         except RejectedError as error:
             quarantined.append(Quarantined(candidate.name, candidate.split, str(error)))
-        else:
-            records.append(Record(candidate.name, candidate.split, candidate.label, image))
+            continue
+        known = {
+            key: getattr(candidate, key)
+            for key in ("name", "split", "label", "votes", "group", "original")
+        }
+        records.append(Record(image=image, **known).keep_in(store))
     return records, quarantined
 
 

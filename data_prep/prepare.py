@@ -14,34 +14,33 @@ from data_prep.builder import is_finished, read_metadata, remove_leftovers, writ
 from data_prep.checking import check, fingerprints
 from data_prep.description import Description
 from data_prep.figures import draw_class_distribution, draw_samples
+from data_prep.finished import refuse_another, refuse_other_name
+from data_prep.labellings import open_labelled
+from data_prep.options import Options
 from data_prep.report import count, print_counts, resize_hint, write_quarantine
-from data_prep.sources import open_source, refuse_another
-from fer_jax.data.contract import record_dir
+from data_prep.store import ImageStore, open_store
+from fer_jax.data.contract import IMAGE_SIZE, record_dir
 from fer_jax.errors import UserError
 
 MAX_QUARANTINED = 0.01
 """Largest fraction of bad files or rows that is accepted without --allow_bad."""
 
 
-def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
-    """Converts the release that `source` names to array records below `data_dir`.
+def prepare(options: Options) -> None:
+    """Converts the source to array records below `options.data_dir`.
 
     Pictures and quarantine are written first. The records appear last, in one step, so a killed run
     leaves no data set and the next run starts over.
 
-    Args:
-      source: path of a release, "kaggle" or "sample".
-      data_dir: folder to write to.
-      resize: whether images of other sizes are scaled to 48x48 pixels.
-      allow_bad: whether a release with more bad files or rows than `MAX_QUARANTINED` is converted.
-
     Raises:
       UserError: the source or the folder cannot be used, or too many files or rows are bad.
     """
+    data_dir = options.data_dir
     with _locked(data_dir):
+        refuse_other_name(data_dir, options.name)
         if is_finished(data_dir):
             about = read_metadata(data_dir)
-            refuse_another(source, record_dir(data_dir), about)
+            refuse_another(options, about)
             print(
                 f"{record_dir(data_dir)} is already finished: {about['images']:,} images from "
                 f"source {about['source']!r}, fingerprint {about['fingerprint'][:12]}. Nothing was "
@@ -52,42 +51,50 @@ def prepare(source: str, data_dir: Path, resize: bool, allow_bad: bool) -> None:
             raise UserError(f"{record_dir(data_dir)} is incomplete: delete it first.")
         remove_leftovers(data_dir)
 
-        description = Description()
-        with open_source(source) as release:
-            progress = tqdm(
-                release.candidates, "checking", release.total, unit=" images", disable=None
-            )
-            records, quarantined = check(progress, description.images, resize)
+        with open_store(data_dir) as store:
+            _convert(options, store)
 
-        report = data_dir / "quarantine.csv"
-        write_quarantine(report, quarantined)
-        total = len(records) + len(quarantined)
-        summary = f"{len(quarantined):,} of {total:,} files or rows are quarantined"
-        summary += resize_hint(quarantined)
-        if not records:
-            raise UserError(
-                f"no image is usable: {summary}; see the reasons in {report}, and mend the source."
-            )
-        if len(quarantined) > MAX_QUARANTINED * total and not allow_bad:
-            raise UserError(
-                f"{summary}, more than {MAX_QUARANTINED:.0%}; see the reasons in {report}: "
-                "mend the files, or pass --allow_bad to go on without them."
-            )
 
-        counts = count(records)
-        title = f"FER-2013 ({release.kind})"
-        draw_samples(data_dir / "samples.png", title, records, counts)
-        draw_class_distribution(data_dir / "class_distribution.png", title, counts)
-        metadata: dict[str, Any] = {
-            "source": release.kind,
-            "images": len(records),
-            "quarantined": len(quarantined),
-            "resized": resize,
-            **fingerprints(records),
-        }
-        write_records(data_dir, records, description, metadata, show_progress=sys.stderr.isatty())
+def _convert(options: Options, store: ImageStore) -> None:
+    data_dir, images = options.data_dir, options.images
+    with open_labelled(options) as release:
+        progress = tqdm(release.candidates, "checking", release.total, unit=" images", disable=None)
+        resize = options.resize or release.any_size or images.size != IMAGE_SIZE
+        records, quarantined = check(progress, images, store, resize=resize)
 
-    print_counts(counts, beside_published=release.kind != "sample")
+    report = data_dir / "quarantine.csv"
+    write_quarantine(report, quarantined)
+    total = len(records) + len(quarantined)
+    summary = f"{len(quarantined):,} of {total:,} files or rows are quarantined"
+    summary += resize_hint(quarantined)
+    if not records:
+        raise UserError(
+            f"no image is usable: {summary}; see the reasons in {report}, and mend the source."
+        )
+    if len(quarantined) > MAX_QUARANTINED * total and not options.allow_bad:
+        raise UserError(
+            f"{summary}, more than {MAX_QUARANTINED:.0%}; see the reasons in {report}: "
+            "mend the files, or pass --allow_bad to go on without them."
+        )
+
+    description = Description(options.name, release.classes, options.images)
+    counts = count(records, release.classes)
+    title = f"{description.title} ({release.kind})"
+    draw_samples(data_dir / "samples.png", title, records, counts, release.classes)
+    draw_class_distribution(data_dir / "class_distribution.png", title, counts, release.classes)
+    metadata: dict[str, Any] = {
+        "source": release.kind,
+        "images": len(records),
+        "quarantined": len(quarantined),
+        "left_out": release.left_out.total(),
+        "resized": resize,
+        "fit": options.images.fit,
+        "options": options.facts,
+        **fingerprints(records),
+    }
+    write_records(data_dir, records, description, metadata, show_progress=sys.stderr.isatty())
+
+    print_counts(counts, release.classes, beside_published=release.published)
     print(f"{summary}: {report}")
     print(f"pictures: {data_dir / 'samples.png'} {data_dir / 'class_distribution.png'}")
     print(f"records: {record_dir(data_dir)} (fingerprint {metadata['fingerprint'][:12]})")

@@ -1,4 +1,4 @@
-"""Reads the files of a release as candidates, each with a name, split, class and image."""
+"""Reads the files of a release of FER-2013 as candidates."""
 
 import csv
 import io
@@ -6,22 +6,18 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from PIL import Image
 
+from data_prep.candidates import IMAGE_SUFFIXES, Candidate, is_hidden, is_image, load_file
 from data_prep.files import Entry
-from data_prep.images import RejectedError, decode, from_pixels, refuse
+from data_prep.images import RejectedError, from_pixels, refuse
 from fer_jax.data.contract import CLASS_NAMES
 from fer_jax.errors import UserError
 from fer_jax.paths import printable
 
-MAX_FILE_BYTES = 64 << 20
-"""Largest size of an image file, in bytes; a larger file is rejected without being decoded."""
-
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".jpe", ".jfif", ".mpo")
 
 LAYOUT = (
     f"train/<emotion>/*.jpg and test/<emotion>/*.jpg (or validation/), or {' or '.join(CSV_NAMES)}"
@@ -41,23 +37,6 @@ _ALIASES = {
     "neutral": (),
 }
 _LABELS = {alias: name for name in CLASS_NAMES for alias in (name, *_ALIASES[name])}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One file or row that should be an image of the data set.
-
-    Attributes:
-      name: name of the file in the release, or of the row in its csv.
-      split: split of the image, or "" if it is unknown.
-      label: class name of the image; valid only if `load` returns.
-      load: function that returns a grey image of any size, or raises `RejectedError`.
-    """
-
-    name: str
-    split: str
-    label: str
-    load: Callable[[], Image.Image]
 
 
 def read_tree(entries: list[Entry], source: str) -> tuple[str, Iterator[Candidate], int | None]:
@@ -87,17 +66,13 @@ def read_tree(entries: list[Entry], source: str) -> tuple[str, Iterator[Candidat
     raise UserError(f"{source} holds no release of FER-2013: expected {LAYOUT}.")
 
 
-def _is_hidden(path: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
-
-
 def _folder_roots(entries: list[Entry]) -> set[str]:
     """Returns every folder, as "" or "some/where/", with a <split>/<emotion>/<image> below it."""
     roots = set()
     for entry in entries:
         parts = entry.path.split("/")
         in_place = len(parts) >= 3 and parts[-3].casefold() in _SPLIT_FOLDERS
-        if in_place and _is_image(entry.path) and not _is_hidden(entry.path):
+        if in_place and is_image(entry.path) and not is_hidden(entry.path):
             roots.add("".join(part + "/" for part in parts[:-3]))
     return roots
 
@@ -106,12 +81,8 @@ def _csv_paths(entries: list[Entry]) -> set[str]:
     return {
         entry.path
         for entry in entries
-        if os.path.basename(entry.path).casefold() in CSV_NAMES and not _is_hidden(entry.path)
+        if os.path.basename(entry.path).casefold() in CSV_NAMES and not is_hidden(entry.path)
     }
-
-
-def _is_image(path: str) -> bool:
-    return path.casefold().endswith(IMAGE_SUFFIXES)
 
 
 def _read_folders(entries: list[Entry], root: str) -> list[Candidate]:
@@ -141,12 +112,12 @@ def _read_file(entry: Entry, root: str, told_apart: bool) -> Candidate:
     inside = entry.path.startswith(root) and parts[0].casefold() in _SPLIT_FOLDERS
     split, doubt = _split_of(name, told_apart) if inside else ("", "")
     label = ""
-    load: Callable[[], Image.Image] = partial(_load_file, entry)
-    if _is_hidden(entry.path):
+    load: Callable[[], Image.Image] = partial(load_file, entry)
+    if is_hidden(entry.path):
         load = refuse("hidden file")
     elif not inside:
         load = refuse(f"outside the release's folders, {root}train and the like")
-    elif not _is_image(name):
+    elif not is_image(name):
         load = refuse(f"not one of {' '.join(IMAGE_SUFFIXES)}")
     elif len(parts) != 3:
         load = refuse("not directly inside a <split>/<emotion> folder")
@@ -183,19 +154,6 @@ def _label_of(folder: str, path: str) -> str:
             f"unknown class folder {folder!r} (at {path!r}): the classes are "
             f"{', '.join(CLASS_NAMES)}. Rename the folder or move it away."
         ) from None
-
-
-def _load_file(entry: Entry) -> Image.Image:
-    try:
-        with entry.open() as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except RejectedError:
-        raise
-    except Exception as error:  # A damaged zip member raises many classes, a disk an OSError.
-        raise RejectedError(f"cannot be read: {error}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise RejectedError(f"larger than {MAX_FILE_BYTES:,} bytes")
-    return decode(content)
 
 
 def _read_csv_among(entries: list[Entry], path: str) -> Iterator[Candidate]:

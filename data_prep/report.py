@@ -7,23 +7,28 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data_prep.checking import Quarantined, Record
-from fer_jax.data.contract import CLASS_NAMES, PUBLISHED_COUNTS
+from fer_jax.data.contract import PUBLISHED_COUNTS
 from fer_jax.errors import write_atomically
+
+SPLITS = ("train", "validation", "public_test", "private_test", "test")
+"""Names of splits in the order in which they are shown."""
 
 Counts = dict[str, np.ndarray]
 
 
-def count(records: Iterable[Record]) -> Counts:
-    """Returns the number of images per class, int64[7], of each split that has images.
+def count(records: Iterable[Record], classes: Sequence[str]) -> Counts:
+    """Returns the number of images per class, int64[classes], of each split that has images.
 
-    The splits are in the order of `PUBLISHED_COUNTS`.
+    The splits are in the order of `SPLITS`.
     """
-    counts: Counts = {split: np.zeros(len(CLASS_NAMES), np.int64) for split in PUBLISHED_COUNTS}
+    numbers = {name: label for label, name in enumerate(classes)}
+    counts: Counts = {split: np.zeros(len(classes), np.int64) for split in SPLITS}
     for record in records:
-        counts[record.split][CLASS_NAMES.index(record.label)] += 1
+        counts[record.split][numbers[record.label]] += 1
     return {split: images for split, images in counts.items() if images.any()}
 
 
@@ -42,27 +47,24 @@ def resize_hint(quarantined: Sequence[Quarantined]) -> str:
     return f", {sized:,} of them for their size, which --resize mends" if sized else ""
 
 
-def print_counts(counts: Counts, *, beside_published: bool) -> None:
+def print_counts(counts: Counts, classes: Sequence[str], *, beside_published: bool) -> None:
     """Prints the number of images per split and class, optionally beside the published one."""
     table = Table("split", "class", title="images written", title_justify="left")
-    cells = _compare if beside_published else _show
     for column in ("images", "published", "difference") if beside_published else ("images",):
         table.add_column(column, justify="right")
     for split, images in counts.items():
-        published = np.array(PUBLISHED_COUNTS[split])
-        for label, name in enumerate(CLASS_NAMES):
-            table.add_row(split, name, *cells(images[label], published[label]))
+        rows = [*images, images.sum()]
+        cells = [[f"{number:,}"] for number in rows]
+        if beside_published:
+            published = PUBLISHED_COUNTS[split]
+            cells = list(map(_compare, rows, [*published, sum(published)]))
+        for name, row in zip(classes, cells[:-1], strict=True):
+            table.add_row(split, escape(name), *row)
         table.add_section()
-        table.add_row(
-            split, "all", *cells(images.sum(), published.sum()), style="bold", end_section=True
-        )
+        table.add_row(split, "all", *cells[-1], style="bold", end_section=True)
     Console().print(table)
 
 
-def _show(images: int, _: int) -> tuple[str]:
-    return (f"{images:,}",)
-
-
-def _compare(images: int, published: int) -> tuple[str, str, str]:
+def _compare(images: int, published: int) -> list[str]:
     difference = "[green]=[/]" if images == published else f"[yellow]{images - published:+,}[/]"
-    return f"{images:,}", f"{published:,}", difference
+    return [f"{images:,}", f"{published:,}", difference]

@@ -2,33 +2,17 @@
 
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from data_prep.candidates import Candidate, Release
 from data_prep.files import file_entry, list_folder, list_zip
-from data_prep.releases import LAYOUT, Candidate, read_csv, read_tree
+from data_prep.releases import LAYOUT, read_csv, read_tree
 from data_prep.sample import write_sample
 from fer_jax.errors import UserError
 
 KAGGLE_DATASET = "msambare/fer2013"
-
-
-@dataclass(frozen=True)
-class Release:
-    """An open release.
-
-    Attributes:
-      kind: kind of source: "folders", "csv", "kaggle" or "sample".
-      candidates: iterator over all candidates, to be read once while the source is open.
-      total: number of candidates, or None if it is unknown.
-    """
-
-    kind: str
-    candidates: Iterator[Candidate]
-    total: int | None
 
 
 @contextmanager
@@ -44,29 +28,9 @@ def open_source(source: str) -> Iterator[Release]:
             write_sample(Path(folder))
             yield Release("sample", *_open_path(Path(folder), stack)[1:])
         elif source == "kaggle":
-            yield Release("kaggle", *_open_path(_download(), stack)[1:])
+            yield Release("kaggle", *_open_path(_download(), stack)[1:], published=True)
         else:
-            yield Release(*_open_path(Path(source).expanduser(), stack))
-
-
-def refuse_another(source: str, records: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises `UserError` if finished records with this metadata come from another source.
-
-    It compares the kinds and the numbers of files or rows. Nothing is downloaded or drawn for it.
-    """
-    before = metadata["images"] + metadata["quarantined"]
-    kind, number = source, before
-    if source not in ("kaggle", "sample"):
-        with ExitStack() as stack:
-            kind, candidates, total = _open_path(Path(source).expanduser(), stack)
-            number = sum(1 for _ in candidates) if total is None else total
-    if (kind, number) != (metadata["source"], before):
-        raise UserError(
-            f"{records} is finished, with {before:,} files or rows of source "
-            f"{metadata['source']!r}, and --source {source} is another one, of kind {kind!r}"
-            f"{f' with {number:,}' if number != before else ''}: give another --data_dir, or "
-            "delete the records first."
-        )
+            yield Release(*_open_path(Path(source).expanduser(), stack), published=True)
 
 
 def _open_path(path: Path, stack: ExitStack) -> tuple[str, Iterator[Candidate], int | None]:

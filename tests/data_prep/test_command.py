@@ -53,7 +53,7 @@ def test_help_gives_an_example_and_names_the_output(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     out = capsys.readouterr().out
-    for word in ("--source", "--data_dir", "example:", "fer2013/1.0.0", "samples.png", "kaggle"):
+    for word in ("--source", "--data_dir", "examples:", "fer2013/1.0.0", "samples.png", "kaggle"):
         assert word in out
 
 

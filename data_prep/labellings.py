@@ -1,0 +1,33 @@
+"""Where the labels come from: one function for each value of --labels."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from data_prep.candidates import Release
+from data_prep.options import Options
+from data_prep.sources import open_source
+from fer_jax.errors import UserError
+
+Labelling = Callable[[Options], AbstractContextManager[Release]]
+"""Function that opens the source for as long as its context lasts, with its images labelled."""
+
+
+@contextmanager
+def _fer2013(options: Options) -> Iterator[Release]:
+    with open_source(options.source) as release:
+        yield release
+
+
+LABELLINGS: dict[str, Labelling] = {"fer2013": _fer2013}
+"""The labellings by name. One is added by a function in a file of its own, and a line here."""
+
+
+def open_labelled(options: Options) -> AbstractContextManager[Release]:
+    """Opens the source as --labels says.
+
+    Raises:
+      UserError: there is no such labelling, or the source does not suit it.
+    """
+    if options.labels not in LABELLINGS:
+        raise UserError(f"there is no --labels={options.labels}: choose {' or '.join(LABELLINGS)}.")
+    return LABELLINGS[options.labels](options)

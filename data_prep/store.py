@@ -1,0 +1,61 @@
+"""Keeps checked images until they are written: small sets in memory, large ones on the disk."""
+
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from PIL import Image
+
+MAX_MEMORY = 256 << 20
+"""Encoded bytes above which images are kept in a file. All of FER-2013 takes 70 MB."""
+
+
+def to_png(image: Image.Image) -> bytes:
+    """Encodes an image without loss."""
+    stream = io.BytesIO()
+    image.save(stream, "png")
+    return stream.getvalue()
+
+
+@contextmanager
+def open_store(folder: Path) -> Iterator["ImageStore"]:
+    """Opens a store, which keeps large sets in `folder`; they need room there anyway."""
+    with tempfile.SpooledTemporaryFile(MAX_MEMORY, dir=str(folder)) as file:
+        yield ImageStore(file)
+
+
+class StoredImage(NamedTuple):
+    """An image in a store."""
+
+    store: "ImageStore"
+    start: int
+    size: int
+
+    def png(self) -> bytes:
+        """Returns the image as PNG."""
+        return self.store.read(self.start, self.size)
+
+
+class ImageStore:
+    """Images as PNG, in one file without a name, so that a killed run leaves nothing."""
+
+    def __init__(self, file: IO[bytes]):
+        """Keeps the images in a file that is open for writing and reading."""
+        self._file = file
+        self._end = 0
+
+    def put(self, png: bytes) -> StoredImage:
+        """Keeps an encoded image."""
+        self._file.seek(self._end)
+        self._file.write(png)
+        stored = StoredImage(self, self._end, len(png))
+        self._end += len(png)
+        return stored
+
+    def read(self, start: int, size: int) -> bytes:
+        """Returns the bytes of an image."""
+        self._file.seek(start)
+        return self._file.read(size)
