@@ -63,7 +63,15 @@ def _parse(arguments: Sequence[str] | None) -> Options:
     )
     add("--data_dir", metavar="DIR", type=_path, help="the folder to write to; default: data/NAME")
     add("--name", help=f"name of the data set; default: {DATASET_NAME}")
-    add("--labels", default=DATASET_NAME, help="fer2013 (the default)")
+    add("--labels", default=DATASET_NAME, help="fer2013 (the default), or ferplus: FER+'s votes")
+    add("--ferplus_csv", metavar="FILE", type=_path, help="FER+'s fer2013new.csv")
+    add(
+        "--ferplus_rows",
+        metavar="FILE",
+        type=_path,
+        help="a csv `filename,row`, which says which row of fer2013.csv each image file was; not "
+        "needed if --source is fer2013.csv",
+    )
     add(
         "--image_size",
         metavar="N",
@@ -102,6 +110,8 @@ def _parse(arguments: Sequence[str] | None) -> Options:
             f"--name={given.name} is no name: lower-case letters, digits and _ after a letter, at "
             "most 64, as in --name=raf"
         )
+    if given.name is None and given.labels == "ferplus":
+        given.name = "ferplus"
     if given.data_dir is None and given.name:
         given.data_dir = Path("data") / given.name
     if missing := [flag for flag in ("source", "data_dir") if getattr(given, flag) is None]:
@@ -116,6 +126,8 @@ def _parse(arguments: Sequence[str] | None) -> Options:
         images=ImageFormat(given.image_size, given.channels, given.fit),
         resize=given.resize,
         allow_bad=given.allow_bad,
+        ferplus_csv=str(given.ferplus_csv or ""),
+        ferplus_rows=str(given.ferplus_rows or ""),
     )
 
 

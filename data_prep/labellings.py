@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from data_prep.candidates import Release
+from data_prep.ferplus import open_ferplus
 from data_prep.options import Options
 from data_prep.sources import open_source
 from fer_jax.errors import UserError
@@ -18,7 +19,7 @@ def _fer2013(options: Options) -> Iterator[Release]:
         yield release
 
 
-LABELLINGS: dict[str, Labelling] = {"fer2013": _fer2013}
+LABELLINGS: dict[str, Labelling] = {"fer2013": _fer2013, "ferplus": open_ferplus}
 """The labellings by name. One is added by a function in a file of its own, and a line here."""
 
 

@@ -18,6 +18,7 @@ class Options:
       labels: a key of `LABELLINGS`: where the labels come from.
       images: --image_size, --channels and --fit.
       resize: whether images of other sizes are scaled where all should have one size.
+      ferplus_csv, ferplus_rows: FER+'s votes, and the rows of FER-2013's image files.
       allow_bad: whether a source with more bad files or rows than `MAX_QUARANTINED` is converted.
     """
 
@@ -28,6 +29,8 @@ class Options:
     images: ImageFormat = field(default_factory=ImageFormat)
     resize: bool = False
     allow_bad: bool = False
+    ferplus_csv: str = ""
+    ferplus_rows: str = ""
 
     @property
     def facts(self) -> dict[str, Any]:
