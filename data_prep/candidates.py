@@ -51,6 +51,7 @@ class Release:
       classes: class names, in label order.
       any_size: whether images of any size are scaled, without --resize.
       published: whether the number of images of each class of FER-2013 is expected.
+      own: whether the data set is somebody's own, of which nothing is known beforehand.
       left_out: number of files or rows that are left out on purpose, by reason. It is complete once
         the candidates have been read.
       notes: lines for the user about how the source was understood.
@@ -62,6 +63,7 @@ class Release:
     classes: Sequence[str] = CLASS_NAMES
     any_size: bool = False
     published: bool = False
+    own: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     notes: Sequence[str] = ()
 
@@ -76,8 +78,8 @@ def is_image(path: str) -> bool:
     return path.casefold().endswith(IMAGE_SUFFIXES)
 
 
-def load_file(entry: Entry) -> Image.Image:
-    """Returns the image in a file, see `decode`.
+def load_file(entry: Entry, formats: tuple[str, ...] = ("JPEG", "PNG")) -> Image.Image:
+    """Returns the image in a file of one of the formats, see `decode`.
 
     Raises:
       RejectedError: the file cannot be read, is too large, or holds no usable image.
@@ -91,4 +93,4 @@ def load_file(entry: Entry) -> Image.Image:
         raise RejectedError(f"cannot be read: {error}") from None
     if len(content) > MAX_FILE_BYTES:
         raise RejectedError(f"larger than {MAX_FILE_BYTES:,} bytes")
-    return decode(content)
+    return decode(content, formats)

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,8 +76,17 @@ class Quarantined:
     reason: str
 
 
+Cut = Callable[[Image.Image], tuple[Image.Image, str]]
+"""Function from a picture to a part of it and where that was; it may raise `RejectedError`."""
+
+
 def check(
-    candidates: Iterable[Candidate], images: ImageFormat, store: ImageStore, *, resize: bool
+    candidates: Iterable[Candidate],
+    images: ImageFormat,
+    store: ImageStore,
+    *,
+    resize: bool,
+    cut: Cut | None = None,
 ) -> tuple[list[Record], list[Quarantined]]:
     """Loads every candidate once; returns the records and the quarantined candidates.
 
@@ -86,20 +95,31 @@ def check(
       images: the format of the data set's images.
       store: keeps the images of the records.
       resize: whether images of other sizes are scaled; otherwise they are quarantined.
+      cut: function that cuts a face out; by default the whole image is taken.
     """
     records = []
     quarantined = []
     for candidate in candidates:
+        original = candidate.original
         try:
-            image = fit(candidate.load(), images, resize)
+            image = candidate.load()
+            if cut:
+                image, place = cut(image)
+                original = f"{original or candidate.name} {place}"
+            image = fit(image, images, resize)
         except RejectedError as error:
             quarantined.append(Quarantined(candidate.name, candidate.split, str(error)))
             continue
-        known = {
-            key: getattr(candidate, key)
-            for key in ("name", "split", "label", "votes", "group", "original")
-        }
-        records.append(Record(image=image, **known).keep_in(store))
+        record = Record(
+            candidate.name,
+            candidate.split,
+            candidate.label,
+            image,
+            candidate.votes,
+            candidate.group,
+            original,
+        )
+        records.append(record.keep_in(store))
     return records, quarantined
 
 

@@ -35,11 +35,15 @@ def refuse(reason: str) -> Callable[[], NoReturn]:
     return load
 
 
-def decode(content: bytes) -> Image.Image:
-    """Decodes the bytes of a JPEG or PNG file.
+def decode(content: bytes, formats: tuple[str, ...] = ("JPEG", "PNG")) -> Image.Image:
+    """Decodes the bytes of an image file.
 
     16 bits are scaled to 8, transparency is ignored, and the EXIF orientation is applied. A JPEG
     with several pictures (MPO) gives its first.
+
+    Args:
+      content: the bytes.
+      formats: Pillow's names of the formats that are taken; empty: all that `predict` reads.
 
     Returns:
       An image of mode "L" (uint8 grey) or "RGB", of any size.
@@ -51,21 +55,22 @@ def decode(content: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about files that it can still read.
-            return _decode(content)
+            return _decode(content, formats)
     except RejectedError:
         raise
     except UnusableError as error:
         raise RejectedError(str(error)) from None
     except Image.UnidentifiedImageError:
         name = name_unsupported(content[:64])
-        raise RejectedError(f"not a JPEG or PNG image{name and f', but {name}'}") from None
+        kind = " or ".join(formats) if formats else "readable"
+        raise RejectedError(f"not a {kind} image{name and f', but {name}'}") from None
     except Exception as error:  # Pillow's decoders raise almost any class on damaged data.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RejectedError(f"damaged or truncated: {reason}") from None
 
 
-def _decode(content: bytes) -> Image.Image:
-    image = open_image(io.BytesIO(content), ("JPEG", "PNG"))
+def _decode(content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    image = open_image(io.BytesIO(content), formats)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise RejectedError(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")

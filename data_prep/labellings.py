@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, contextmanager
 from data_prep.candidates import Release
 from data_prep.ferplus import open_ferplus
 from data_prep.options import Options
+from data_prep.own import open_own
 from data_prep.sources import open_source
-from fer_jax.errors import UserError
 
 Labelling = Callable[[Options], AbstractContextManager[Release]]
 """Function that opens the source for as long as its context lasts, with its images labelled."""
@@ -19,16 +19,18 @@ def _fer2013(options: Options) -> Iterator[Release]:
         yield release
 
 
-LABELLINGS: dict[str, Labelling] = {"fer2013": _fer2013, "ferplus": open_ferplus}
-"""The labellings by name. One is added by a function in a file of its own, and a line here."""
+LABELLINGS: dict[str, Labelling] = {
+    "fer2013": _fer2013,
+    "folders": open_own,
+    "ferplus": open_ferplus,
+}
+"""The labellings by name, those of `LABELS`. Each is a function in a file of its own."""
 
 
 def open_labelled(options: Options) -> AbstractContextManager[Release]:
     """Opens the source as --labels says.
 
     Raises:
-      UserError: there is no such labelling, or the source does not suit it.
+      UserError: the source does not suit it.
     """
-    if options.labels not in LABELLINGS:
-        raise UserError(f"there is no --labels={options.labels}: choose {' or '.join(LABELLINGS)}.")
     return LABELLINGS[options.labels](options)

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.builder import is_finished, read_metadata, remove_leftovers, write_records
-from data_prep.checking import check, fingerprints
+from data_prep.candidates import Release
+from data_prep.checking import Cut, Record, check, fingerprints
 from data_prep.description import Description
 from data_prep.figures import draw_class_distribution, draw_samples
 from data_prep.finished import refuse_another, refuse_other_name
+from data_prep.inspection import differing_classes, refuse_small_classes, repeated
 from data_prep.labellings import open_labelled
 from data_prep.options import Options
-from data_prep.report import count, print_counts, resize_hint, write_quarantine
+from data_prep.report import Counts, count, print_counts, resize_hint, totals, write_quarantine
 from data_prep.store import ImageStore, open_store
 from fer_jax.data.contract import IMAGE_SIZE, record_dir
-from fer_jax.errors import UserError
+from fer_jax.errors import UserError, warn
 
 MAX_QUARANTINED = 0.01
 """Largest fraction of bad files or rows that is accepted without --allow_bad."""
@@ -60,7 +62,8 @@ def _convert(options: Options, store: ImageStore) -> None:
     with open_labelled(options) as release:
         progress = tqdm(release.candidates, "checking", release.total, unit=" images", disable=None)
         resize = options.resize or release.any_size or images.size != IMAGE_SIZE
-        records, quarantined = check(progress, images, store, resize=resize)
+        cut = _face_cutter() if options.detect_faces else None
+        records, quarantined = check(progress, images, store, resize=resize, cut=cut)
 
     report = data_dir / "quarantine.csv"
     write_quarantine(report, quarantined)
@@ -79,6 +82,10 @@ def _convert(options: Options, store: ImageStore) -> None:
 
     description = Description(options.name, release.classes, options.images)
     counts = count(records, release.classes)
+    if release.own:
+        by_votes = any(record.votes for record in records)
+        refuse_small_classes(counts, release.classes, by_votes=by_votes)
+    _announce(release, records, counts)
     title = f"{description.title} ({release.kind})"
     draw_samples(data_dir / "samples.png", title, records, counts, release.classes)
     draw_class_distribution(data_dir / "class_distribution.png", title, counts, release.classes)
@@ -98,6 +105,27 @@ def _convert(options: Options, store: ImageStore) -> None:
     print(f"{summary}: {report}")
     print(f"pictures: {data_dir / 'samples.png'} {data_dir / 'class_distribution.png'}")
     print(f"records: {record_dir(data_dir)} (fingerprint {metadata['fingerprint'][:12]})")
+
+
+def _face_cutter() -> Cut:
+    from data_prep.faces import cut_face  # It imports what `predict` needs.
+
+    return cut_face
+
+
+def _announce(release: Release, records: Sequence[Record], counts: Counts) -> None:
+    """Says, before the records are written, how the source was understood, and what is odd."""
+    if release.own:
+        numbers = totals(counts, release.classes).items()
+        print("classes in order:", ", ".join(f"{name} ({number:,})" for name, number in numbers))
+    for note in release.notes:
+        print(f"note: {note}")
+    for what, number in release.left_out.items():
+        print(f"left out: {number:,} {what}")
+    odd = differing_classes(counts, release.classes) if release.own else []
+    for line in (*odd, *repeated(records)):
+        warn(line)
+    sys.stdout.flush()
 
 
 @contextmanager

@@ -32,6 +32,12 @@ def count(records: Iterable[Record], classes: Sequence[str]) -> Counts:
     return {split: images for split, images in counts.items() if images.any()}
 
 
+def totals(counts: Counts, classes: Sequence[str]) -> dict[str, int]:
+    """Returns the number of images of each class in all splits together."""
+    numbers = np.sum(list(counts.values()), axis=0)
+    return dict(zip(classes, numbers.tolist(), strict=True))
+
+
 def write_quarantine(path: Path, quarantined: Sequence[Quarantined]) -> None:
     """Writes a csv of name, split and reason, which has a header even without rows."""
     lines = io.StringIO()

@@ -1,13 +1,12 @@
 """Opens the release that `--source` names: a path, "kaggle" or "sample"."""
 
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from data_prep.candidates import Candidate, Release
-from data_prep.files import file_entry, list_folder, list_zip
+from data_prep.files import file_entry, is_zip, list_folder, open_zip
 from data_prep.releases import LAYOUT, read_csv, read_tree
 from data_prep.sample import write_sample
 from fer_jax.errors import UserError
@@ -38,13 +37,8 @@ def _open_path(path: Path, stack: ExitStack) -> tuple[str, Iterator[Candidate], 
         raise UserError(f"--source {path} does not exist: give a folder, .zip, .csv, or 'sample'.")
     if path.is_dir():
         return read_tree(list_folder(path), str(path))
-    # Opening a pipe would block for ever.
-    if path.is_file() and (zipfile.is_zipfile(path) or path.suffix.casefold() == ".zip"):
-        try:
-            archive = stack.enter_context(zipfile.ZipFile(path))
-        except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-            raise UserError(f"{path} is no complete zip ({error}): fetch it again.") from None
-        return read_tree(list_zip(archive), str(path))
+    if is_zip(path):
+        return read_tree(stack.enter_context(open_zip(path)), str(path))
     if path.is_file() and path.suffix.casefold() == ".csv":
         return "csv", read_csv(file_entry(path, path.name)), None
     raise UserError(f"--source {path} is neither a folder nor a .zip nor a .csv: give {LAYOUT}.")

@@ -1,0 +1,286 @@
+"""Reads tables of labels that lie beside images, such as those of RAF-DB and AffectNet."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from data_prep.candidates import Candidate, is_hidden, load_file
+from data_prep.class_folders import is_picture, split_name
+from data_prep.files import Entry
+from data_prep.images import RejectedError, refuse
+from data_prep.options import ROLES
+from data_prep.votes import read_counts
+from fer_jax.errors import UserError
+
+SUFFIXES = (".csv", ".tsv", ".txt")
+
+_USAGES = {"training": "train", "publictest": "public_test", "privatetest": "private_test"}
+_ALIGNED = "_aligned"  # RAF-DB's table says train_00001.jpg where the file ends in _aligned.jpg.
+_LONGEST_LINE = 1 << 20
+
+Row = Mapping[str, Sequence[str]]
+"""The cells of one row by role; votes may have several."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns are understood.
+
+    Attributes:
+      path: its path, for messages.
+      header: names of its columns; "1", "2" and so on if it has none.
+      votes: names of the columns of votes, if there are several.
+      rows: number of the line, and its cells, or None if it has too few.
+    """
+
+    path: str
+    header: Sequence[str]
+    votes: Sequence[str]
+    rows: Sequence[tuple[int, Row | None]]
+
+    @property
+    def split(self) -> str:
+        """The split that the name of the file says, as in train_labels.csv, or ""."""
+        stem = os.path.splitext(os.path.basename(self.path))[0]
+        found = set(filter(None, map(split_name, re.split(r"[^A-Za-z]+", stem))))
+        return found.pop() if len(found) == 1 else ""
+
+
+def find_tables(entries: Sequence[Entry], columns: Mapping[str, str], source: str) -> list[Table]:
+    """Returns the table among the files of a source, or one for each of several splits, or none.
+
+    Raises:
+      UserError: there are several, and their names do not say which is of which split.
+    """
+    tables: list[Table] = []
+    texts = [
+        entry
+        for entry in entries
+        if entry.path.casefold().endswith(SUFFIXES) and not is_hidden(entry.path)
+    ]
+    for known in (False, True):  # A table without a header may have that of another one.
+        headers = [table.header for table in tables] if known else []
+        others = []
+        for entry in texts if headers or not known else ():
+            try:
+                tables.append(read_table(entry, columns, headers))
+            except (UserError, RejectedError):
+                others.append(entry)  # Other texts lie there, such as the landmarks of each face.
+        texts = others
+    splits = [table.split for table in tables]
+    if len(tables) > 1 and ("" in splits or len(set(splits)) < len(splits)):
+        names = " and ".join(table.path for table in tables[:3])
+        raise UserError(f"{source} holds {len(tables)} tables, {names}: choose one by --table.")
+    return tables
+
+
+def read_table(
+    entry: Entry, columns: Mapping[str, str], headers: Iterable[Sequence[str]] = ()
+) -> Table:
+    """Reads a table of comma, semicolon, tab or blank separated values.
+
+    Args:
+      entry: its file.
+      columns: name of the column of each role, see `Options.columns`. By default it has the role's
+        name; without a header the first columns are the file, the label and perhaps the split.
+      headers: headers that it may have if its own is missing.
+
+    Raises:
+      UserError: it cannot be read, or has no such column.
+      RejectedError: its file must not be opened.
+    """
+    lines = _read_lines(entry)
+    first = next(lines, (0, ""))
+    split_line = _line_splitter(first[1])
+    header: Sequence[str] = [name.strip() for name in split_line(first[1])]
+    names = {role: columns.get(role, role) for role in ROLES}
+    if len(header) > 1 and is_picture(header[0]):
+        lines = _chain(first, lines)
+        numbers = [str(number) for number in range(1, len(header) + 1)]
+        known = [other for other in headers if len(other) == len(header)]
+        if not known:
+            names = {"file": "1", **({} if "votes" in columns else {"label": "2"})}
+            if len(header) > 2 and _split_of(header[2]):
+                names["split"] = "3"
+            names |= columns
+        header = known[0] if known else numbers
+    places = {name.casefold(): place for place, name in reversed(list(enumerate(header)))}
+    found: dict[str, list[int]] = {}
+    for role, name in names.items():
+        parts = [part.strip() for part in name.split("+")]
+        absent = [part for part in parts if part.casefold() not in places]
+        if not absent:
+            found[role] = [places[part.casefold()] for part in parts]
+        elif role in columns or role == "file":
+            raise _no_column(entry.path, absent[0], header)
+    if "label" not in found and "votes" not in found:
+        raise _no_column(entry.path, names["label"], header)
+    votes = [header[place] for place in found.get("votes", ())]
+    rows = [(number, _cells(split_line(line), found)) for number, line in lines if line.strip()]
+    return Table(entry.path, header, votes if len(votes) > 1 else (), rows)
+
+
+def _no_column(path: str, name: str, header: Sequence[str]) -> UserError:
+    return UserError(
+        f"{path} has no column {name!r}; it has {', '.join(header)[:200]}. Say which is which by "
+        "--columns=file=...,label=..."
+    )
+
+
+def _chain(first: tuple[int, str], others: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield first
+    yield from others
+
+
+def _cells(fields: Sequence[str], found: Mapping[str, Sequence[int]]) -> Row | None:
+    try:
+        return {role: [fields[place].strip() for place in places] for role, places in found.items()}
+    except IndexError:
+        return None
+
+
+def _read_lines(entry: Entry) -> Iterator[tuple[int, str]]:
+    try:
+        with io.TextIOWrapper(entry.open(), encoding="utf-8-sig", errors="replace") as stream:
+            number = 0
+            while line := stream.readline(_LONGEST_LINE):
+                number += 1
+                yield number, line
+    except RejectedError:
+        raise
+    except Exception as error:  # A damaged zip member raises many classes, a disk an OSError.
+        raise UserError(f"{entry.path} cannot be read ({error}): fetch it again.") from None
+
+
+def _line_splitter(first: str) -> Callable[[str], list[str]]:
+    """Returns the function that splits a line like the first one at its delimiter."""
+    for delimiter in "\t,;":
+        if delimiter in first:
+            return partial(_split_quoted, delimiter=delimiter)
+    return str.split
+
+
+def _split_quoted(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
+@dataclass
+class Labelled:
+    """What tables say of the pictures of a source.
+
+    Attributes:
+      candidates: a candidate for each row, labelled as the table has it.
+      counts: the votes for each name, by the candidate's name, of those that have votes.
+      unnamed: number of pictures that no table names.
+      notes: lines for the user about how the tables were read.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    counts: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    unnamed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def label_pictures(
+    tables: Sequence[Table], pictures: Sequence[Entry], keys: Sequence[str], *, originals: bool
+) -> Labelled:
+    """Returns what the rows of tables say of the pictures.
+
+    Args:
+      tables: the tables.
+      pictures: the pictures of the source.
+      keys: names of the classes in the order of plain votes, "0 3 7"; empty if it is unknown.
+      originals: whether train_00001.jpg rather than train_00001_aligned.jpg is taken if there are
+        both.
+    """
+    by_name: dict[str, list[Entry]] = {}
+    for entry in pictures:
+        by_name.setdefault(os.path.basename(entry.path), []).append(entry)
+    labelled = Labelled()
+    labelled.notes.append(f"labels are from {' and '.join(table.path for table in tables)}")
+    prefixed = all(map(_names_have_splits, tables))
+    if prefixed:
+        labelled.notes.append("splits are from the names of the files, such as train_1.jpg")
+    taken: dict[str, str] = {}
+    aligned = 0
+    for table in tables:
+        for number, row in table.rows:
+            place = f"{os.path.basename(table.path)}:{number}"
+            split = ""
+            try:
+                if row is None:
+                    raise RejectedError("too few columns")
+                file = row["file"][0].replace("\\", "/")
+                split = _split_of_row(row, table.split, prefixed)
+                entry = _find(file, by_name, originals=originals)
+                if entry.path in taken:
+                    raise RejectedError(f"{entry.path} again, after {taken[entry.path]}")
+                if "votes" in row:
+                    counts = read_counts(row["votes"], table.votes or keys)
+                    labelled.counts[entry.path] = counts
+                elif not row["label"][0]:
+                    raise RejectedError("no label")
+            except RejectedError as error:
+                labelled.candidates.append(Candidate(place, split, "", refuse(str(error))))
+                continue
+            taken[entry.path] = place
+            aligned += os.path.basename(entry.path) != os.path.basename(file)
+            label = "" if "votes" in row else row["label"][0]
+            load = partial(load_file, entry, ())
+            labelled.candidates.append(Candidate(entry.path, split, label, load))
+    if aligned:
+        labelled.notes.append(f"{aligned:,} files are taken from their version *{_ALIGNED}")
+    labelled.unnamed = len(pictures) - len(taken)
+    return labelled
+
+
+def _names_have_splits(table: Table) -> bool:
+    """Whether only the names of the files say the split, as in train_00001.jpg."""
+    return not table.split and all(
+        row is not None and "split" not in row and _prefix(row["file"][0]) for _, row in table.rows
+    )
+
+
+def _prefix(file: str) -> str:
+    return split_name(os.path.basename(file).split("_")[0])
+
+
+def _split_of(word: str) -> str:
+    return split_name(word) or _USAGES.get(word.casefold(), "")
+
+
+def _split_of_row(row: Row, of_table: str, prefixed: bool) -> str:
+    if "split" in row:
+        word = row["split"][0]
+        if not (split := _split_of(word)):
+            raise RejectedError(f"split {word[:20]!r} is not train, validation or test")
+        return split
+    return _prefix(row["file"][0]) if prefixed else of_table or "train"
+
+
+def _find(file: str, by_name: Mapping[str, Sequence[Entry]], *, originals: bool) -> Entry:
+    """Returns the picture that a table calls `file`, anywhere below the source.
+
+    Raises:
+      RejectedError: there is none, or more than one.
+    """
+    stem, suffix = os.path.splitext(file)
+    versions = (f"{stem}{_ALIGNED}{suffix}", file)
+    for version in versions[::-1] if originals else versions:
+        same_name = by_name.get(os.path.basename(version), ())
+        below = [entry for entry in same_name if f"/{entry.path}".endswith(f"/{version}")]
+        if len(below) > 1:
+            exact = [entry for entry in below if entry.path == version]
+            if not exact:
+                raise RejectedError(f"{len(below)} files are called {version}")
+            below = exact
+        if below:
+            return below[0]
+    raise RejectedError(f"no picture {file[:100]!r}")
