@@ -36,7 +36,8 @@ def draw_samples(
 
     with mpl.rc_context({"text.parse_math": False}):  # A dollar in a class name is no formula.
         figure = Figure(figsize=(12.6, 0.5 + len(rows)), layout=_layout())
-        figure.suptitle(f"{title}: {_COLUMNS} images of each class, {split} split", fontsize=16)
+        shown = min(_COLUMNS, max(map(len, rows.values())))
+        figure.suptitle(f"{title}: {shown} images of each class, {split} split", fontsize=16)
         axes = figure.subplots()
         mosaic, step = _mosaic(list(rows.values()))
         axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, interpolation="lanczos")

@@ -26,8 +26,14 @@ def open_own(options: Options) -> Iterator[Release]:
     Raises:
       UserError: there are no labels, or they do not suit the options.
     """
+    source = Path(options.source).expanduser()
+    if options.data_dir.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f"--data_dir {options.data_dir} lies in --source, whose files are all read: choose "
+            "another --data_dir."
+        )
     with ExitStack() as stack:
-        entries = _list(Path(options.source).expanduser(), stack)
+        entries = _list(source, stack)
         left_out: Counter[str] = Counter()
         tables = _tables(options, entries)
         read_as_tables = {table.path for table in tables}
@@ -41,9 +47,14 @@ def open_own(options: Options) -> Iterator[Release]:
             labelled = Labelled(read_class_folders(pictures, options.source))
         good, bad = _divide(labelled)
         naming = name_classes(_names(good, labelled), options.label_map)
+        found = len(good)
         good = _apply(naming, good, labelled, left_out)
+        if found and not good:
+            raise UserError("no image is left: --label_map leaves every class out.")
+        notes = [*labelled.notes, *naming.notes]
         if options.group_by:
             good = add_groups(good, options.group_by)
+            notes.append(_describe_groups(good))
         good = set_aside(good, naming.classes, options.fractions, options.seed)
         yield Release(
             "table" if tables else "folders",
@@ -53,7 +64,7 @@ def open_own(options: Options) -> Iterator[Release]:
             any_size=True,
             own=True,
             left_out=+left_out,
-            notes=[*labelled.notes, *naming.notes],
+            notes=notes,
         )
 
 
@@ -88,6 +99,12 @@ def _divide(labelled: Labelled) -> tuple[list[Candidate], list[Candidate]]:
         known = candidate.label or candidate.name in labelled.counts
         (good if known else bad).append(candidate)
     return good, bad
+
+
+def _describe_groups(candidates: Sequence[Candidate]) -> str:
+    groups = {candidate.group for candidate in candidates if candidate.group}
+    alone = sum(not candidate.group for candidate in candidates)
+    return f"--group_by finds {len(groups):,} groups; {alone:,} images have none"
 
 
 def _names(candidates: Sequence[Candidate], labelled: Labelled) -> Counter[str]:

