@@ -2,8 +2,8 @@
 
 python -m fer_jax.main --config=configs/ferplus.py
 
-The records come from `python -m data_prep --labels=ferplus` (docs/data.md). It starts from the model
-that comes with fer_jax, which was trained on the same images by FER-2013's labels.
+The records come from `python -m data_prep --labels=ferplus` (docs/data.md). It starts from the
+model that comes with fer_jax, which was trained on the same images by FER-2013's labels.
 """
 
 from ml_collections import ConfigDict

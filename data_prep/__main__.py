@@ -78,8 +78,8 @@ def _parser() -> _Parser:
         metavar="|".join(LABELS),
         default=DATASET_NAME,
         choices=LABELS,
-        help="where the labels come from: fer2013 (the default); folders, for own data; or ferplus, "
-        "FER+'s votes for FER-2013's images",
+        help="where the labels come from: fer2013 (the default); folders, for own data; ferplus, "
+        "from FER+'s votes",
     )
     add(
         "--allow_bad",
