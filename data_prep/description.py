@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fer_jax.data.contract import CLASS_NAMES, DATASET_NAME, ImageFormat
+from fer_jax.data.contract import CLASS_NAMES, DATASET_NAME, ImageFormat, title_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Description:
     @property
     def title(self) -> str:
         """The name as people write it."""
-        return "FER-2013" if self.name == DATASET_NAME else self.name
+        return title_of(self.name)
 
     @property
     def homepage(self) -> str:

@@ -180,7 +180,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         table.write(
             f"{config.model.name}, {parameters:,} parameters{ensemble}, {dtype}, on {mesh.size} x "
             f"{device_kind()}; {len(training):,} images to train on and "
-            f"{len(validation):,} to validate on, from {data.source} in {data_dir}"
+            f"{len(validation):,} to validate on, {data.title} from {data.source} in {data_dir}"
         )
         if origin:
             table.write(origin)

@@ -24,6 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fer_jax.config import check, default_config, flatten
+from fer_jax.data.contract import DATASET_NAME, ImageFormat
 from fer_jax.errors import UserError, write_atomically
 
 CONFIG, METRICS, PAGE = "config.json", "metrics.jsonl", "report.html"
@@ -140,6 +141,7 @@ def read_run(workdir: Path) -> dict[str, Any]:
     try:
         facts = {**facts, "config": _complete(facts["config"])}
         _check_data(facts["data"])
+        facts["data"] = {"name": DATASET_NAME, **ImageFormat().facts, **facts["data"]}
     except KeyError as error:
         raise UserError(f"{path} is damaged: {error} is missing; put it back") from error
     except (TypeError, ValueError, AttributeError, UserError) as error:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from fer_jax.data.contract import ImageFormat
 from fer_jax.data.records import Records
 from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.workdir import write_history
@@ -72,7 +73,14 @@ def make_evaluation(
         workdir=workdir,
         split=split,
         checkpoint_step=1234,
-        data=SimpleNamespace(classes=classes, source="sample", fingerprint="ab12" * 16),
+        data=SimpleNamespace(
+            classes=classes,
+            source="sample",
+            fingerprint="ab12" * 16,
+            name="fer2013",
+            title="FER-2013",
+            images=ImageFormat(),
+        ),
         records=Records(labels, [name.replace("{}", str(k)) for k in range(n)], images.__getitem__),
         probabilities=probabilities.astype(np.float32),
     )

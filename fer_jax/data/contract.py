@@ -74,17 +74,12 @@ class ImageFormat:
 
     @classmethod
     def from_facts(cls, facts: Mapping) -> "ImageFormat":
-        """Reads `image_size`, `channels` and `fit`; facts of older versions lack them."""
-        default = cls()
-        return cls(
-            facts.get("image_size", default.size),
-            facts.get("channels", default.channels),
-            facts.get("fit", default.fit),
-        )
+        """Reads `facts`."""
+        return cls(facts["image_size"], facts["channels"], facts["fit"])
 
     @property
     def facts(self) -> dict[str, int | str]:
-        """What `from_facts` reads."""
+        """The attributes, as config.json has them."""
         return {"image_size": self.size, "channels": self.channels, "fit": self.fit}
 
     @property
@@ -94,6 +89,11 @@ class ImageFormat:
 
     def __str__(self) -> str:
         return f"{self.size}x{self.size} {'grey' if self.channels == 1 else 'RGB'}"
+
+
+def title_of(name: str) -> str:
+    """Returns the name of a data set as people write it."""
+    return {DATASET_NAME: "FER-2013", "ferplus": "FER+"}.get(name, name)
 
 
 def is_name(name: str) -> bool:

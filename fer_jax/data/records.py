@@ -24,6 +24,7 @@ from fer_jax.data.contract import (
     check_files,
     damaged,
     record_dir,
+    title_of,
 )
 from fer_jax.data.splits import stratified_split
 from fer_jax.errors import UserError
@@ -126,7 +127,7 @@ class DataSet:
     @property
     def title(self) -> str:
         """The data set's name as people write it."""
-        return "FER-2013" if self.name == "fer2013" else self.name
+        return title_of(self.name)
 
     def load(self, split: str, *, memory_gib: float = math.inf, ambiguous: bool = False) -> Records:
         """Loads the records of a split that belong to this data set's classes.

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
+_LARGEST = 96
+"""Height and width, in pixels, to which larger images shrink on a page."""
+
 
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
     """Renders a file of `templates/` and writes it atomically; values are escaped, except `Markup`.
@@ -54,8 +57,9 @@ def inline(figure: "Figure", description: str) -> "Markup":
 
 
 def data_uri(image: UInt8[ndarray, "h w channels"]) -> str:
-    """Returns an image as a PNG data URI, for `<img src=…>`."""
+    """Returns an image as a PNG data URI, for `<img src=…>`; a large one shrinks to 96 pixels."""
     png = io.BytesIO()
-    pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
-    Image.fromarray(pixels).save(png, "PNG", optimize=True)
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    picture.thumbnail((_LARGEST, _LARGEST))
+    picture.save(png, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

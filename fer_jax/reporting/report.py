@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax.data.contract import title_of
 from fer_jax.data.records import describe_absent
 from fer_jax.errors import told, write_atomically
 from fer_jax.reporting.evaluation import Evaluation
@@ -24,9 +25,10 @@ def write_evaluation(
     """Writes an evaluation into its folder below the run's `eval` and returns its report.
 
     Each file is written atomically:
-      report.json: `classification_metrics`; `intervals` from `confidence_intervals`; `folder`, its
-        name; `checkpoint_step`; `views`; `data_fingerprint` of the data evaluated, and
-        `run_data_fingerprint` of the data trained on; `notes`, sentences about what could mislead;
+      report.json: `classification_metrics`; `intervals` from `confidence_intervals`; `data`, the
+        name of the data set; `folder`, the folder's name; `checkpoint_step`; `views`;
+        `data_fingerprint` of the data evaluated, and `run_data_fingerprint` of the data trained on;
+        `notes`, sentences about what could mislead;
         and for an ensemble `members`: the number `n`, the list `accuracy`, its `mean` and its
         standard deviation `sd`.
       predictions.csv: see `Evaluation.to_csv`.
@@ -46,6 +48,7 @@ def write_evaluation(
     probabilities, classes = evaluation.probabilities, evaluation.data.classes
     report = classification_metrics(probabilities, records.labels, classes)
     report["intervals"] = confidence_intervals(probabilities, records.labels)
+    report["data"] = evaluation.data.name
     report["folder"] = directory.name
     report["checkpoint_step"] = int(evaluation.checkpoint_step)
     report["views"] = evaluation.views
@@ -103,6 +106,8 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
     from rich.table import Table
 
     n, accuracy = report["n"], report["accuracy"]
+    if "data" in report:  # Older reports lack it.
+        title = f"{title} of {title_of(report['data'])}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("class", overflow="fold")
     for heading in ("precision", "recall", "F1", "support"):

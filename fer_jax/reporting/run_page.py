@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from fer_jax.config import flatten
 from fer_jax.data.augment import Augmentation, augment
+from fer_jax.data.contract import title_of
 from fer_jax.data.records import Records
 from fer_jax.reporting import figures
 from fer_jax.reporting.evaluation import Evaluation
@@ -79,6 +80,7 @@ def write_run_page(
         path,
         "run.html",
         name=evaluation.workdir.resolve().name,
+        data=evaluation.data.title,
         split=evaluation.split,
         report=report,
         resamples=RESAMPLES,
@@ -188,7 +190,7 @@ def _facts(evaluation: Evaluation, run: Mapping[str, Any]) -> dict[str, dict[str
     return {
         "Evaluated": {
             "split": f"{evaluation.split}, {len(evaluation.records):,} images",
-            "data source": data.source,
+            "data": f"{data.title}, {data.images}, from {data.source}",
             "fingerprint": data.fingerprint,
             "checkpoint": f"step {evaluation.checkpoint_step:,}",
             "views": evaluation.views,
@@ -196,7 +198,7 @@ def _facts(evaluation: Evaluation, run: Mapping[str, Any]) -> dict[str, dict[str
         "Trained": {
             "model": config["model"]["name"],
             "split": config["train_split"],
-            "data source": run["data"]["source"],
+            "data": f"{title_of(run['data']['name'])}, from {run['data']['source']}",
             "fingerprint": run["data"]["fingerprint"],
             "hardware": f"{devices['count']} x {devices['kind']}{processes}",
         },

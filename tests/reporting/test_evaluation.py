@@ -32,6 +32,7 @@ def test_leaves_the_contracts_files(tmp_path):
     assert report == {
         **classification_metrics(given.probabilities, given.records.labels, CLASSES),
         "intervals": confidence_intervals(given.probabilities, given.records.labels),
+        "data": "fer2013",
         "folder": "test",
         "checkpoint_step": 1234,
         "views": "ten_crop",
