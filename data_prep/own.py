@@ -14,7 +14,8 @@ from data_prep.grouping import add_groups, set_aside
 from data_prep.images import RejectedError
 from data_prep.label_map import Naming, name_classes
 from data_prep.options import Options
-from data_prep.tables import Labelled, Table, find_tables, label_pictures, read_table
+from data_prep.table_labels import Labelled, label_pictures
+from data_prep.tables import Table, find_tables, read_table
 from data_prep.votes import to_shares
 from fer_jax.errors import UserError
 
