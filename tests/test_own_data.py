@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import onnxruntime
 import pytest
+import safetensors.numpy
 import small_sets
-from ml_collections import ConfigDict
 from PIL import Image
 
 from data_prep.__main__ import main as prepare
-from fer_jax.config import default_config
+from fer_jax.config import default_config, load_config
 from fer_jax.data.contract import ImageFormat
 from fer_jax.data.records import open_data_set
 from fer_jax.errors import UserError
@@ -124,17 +124,27 @@ def test_colour_at_112_trains_a_network_of_full_size(tmp_path):
     assert prepare(["--labels=folders", f"--source={tmp_path / 'source'}", *flags]) == 0
     config = tiny(tmp_path / "data", "test")
     config.update(epochs=1, batch_size=6, views="one")
-    config.model = ConfigDict(
-        {
-            **{"name": "vgg16", "image_size": 0, "channels": 0, "dense": ()},
-            "normalization": "imagenet",
-        }
-    )
+    config.model = load_config("published/vgg16_transfer").model
+    config.model.update(image_size=0, normalization="imagenet", dense=())
+    config.pretrained.file = str(write_vgg16(tmp_path / "vgg16.safetensors"))
     train(config, tmp_path / "run")
     [states] = load_trained(tmp_path / "run").networks
     size = sum(leaf.size for leaf in jax.tree.leaves(states))
     # VGG16's convolutions have 14,714,688 parameters, and leave 3x3 pixels of 512 features.
     assert size == 14_714_688 + (3 * 3 * 512 + 1) * 7
+
+
+def write_vgg16(path):
+    """Writes the convolutions of VGG16, drawn by He's rule, under torchvision's names."""
+    places = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    features = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
+    random, tensors = np.random.default_rng(0), {}
+    for place, inputs, outputs in zip(places, (3, *features), features, strict=False):
+        kernel = random.standard_normal((outputs, inputs, 3, 3), np.float32)
+        tensors[f"features.{place}.weight"] = kernel * np.sqrt(2 / (9 * inputs), dtype=np.float32)
+        tensors[f"features.{place}.bias"] = np.zeros(outputs, np.float32)
+    safetensors.numpy.save_file(tensors, path)
+    return path
 
 
 def test_data_of_another_format_are_refused(tmp_path, tiny_data_dir):
