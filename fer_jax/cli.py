@@ -28,6 +28,7 @@ COMMANDS = {
         "turns FER-2013 into records",
         "--source sample --data_dir data/sample",
     ),
+    "audit": ("fer_jax.audit", "finds leaks, copies, wrong labels", "--data_dir=data/fer2013"),
     "train": ("fer_jax.main", "trains a config, or resumes", "--config=quickstart"),
     "evaluate": (
         "fer_jax.evaluate",

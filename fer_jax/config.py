@@ -31,6 +31,11 @@ def default_config() -> ConfigDict:
     # Classes to tell apart, such as ("angry", "happy"), or angry,happy on the command line. Empty:
     # all seven.
     config.classes = ()
+    # Images that training leaves out: an audit.csv of `fer_jax audit`, perhaps with the kinds that
+    # count, as in "audit.csv:leak+label" (default: leak+duplicate+blank+text, see
+    # fer_jax/data/exclusions.py). Validation images all stay. A run resumes with any list that
+    # leaves out the same images.
+    config.exclude = ""
     # A split that fits into this many GiB is decoded once, at the start. A larger one is decoded
     # image by image as the images are used.
     config.memory_gib = 4.0
@@ -172,6 +177,7 @@ _RULES: dict[str, _Rule] = {
     "data_source": _PATH,
     "train_split": _NAME,
     "validation_split": _NAME,
+    "exclude": _PATH,
     "classes": _several(_are_classes, "two or more different names, or none for all classes"),
     "memory_gib": _AMOUNT,
     "input": _NAME,

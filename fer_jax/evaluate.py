@@ -4,6 +4,7 @@ It needs a workdir of `python -m fer_jax.main`, and records.
 
 Example:
   python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test
+  python -m fer_jax.evaluate --workdir=runs/small_cnn --split=public_test --exclude=audit.csv:leak
 
 It leaves in the workdir: eval/<split>/ with report.json, predictions.csv, report.html,
 confusion_matrix.png and samples.png. Other data, views or checkpoints than the run's own have a
@@ -32,6 +33,7 @@ def evaluate(
     checkpoint: str = "best",
     views: str | None = None,
     data_dir: str | os.PathLike | None = None,
+    exclude: str = "",
 ) -> dict[str, Any]:
     """Evaluates a run's checkpoint on a split, and writes a folder below `eval` into its workdir.
 
@@ -47,17 +49,20 @@ def evaluate(
       views: views of each image whose probabilities are averaged, see `fer_jax/config.py`;
         default: the run's.
       data_dir: folder of the records; default: the one that the run was trained on.
+      exclude: list of images, such as "audit.csv" or "audit.csv:leak", without which the figures
+        are given, too; see `fer_jax/data/exclusions.py`.
 
     Returns:
       The report, as in report.json.
 
     Raises:
-      UserError: the run, checkpoint, data set, split or views do not exist; or the data have other
-        classes or images of another format than the run.
+      UserError: the run, checkpoint, data set, split or views do not exist; the data have other
+        classes or images of another format than the run; or the list cannot be used.
     """
     # Imported here: a wrong flag is reported at once.
     import numpy as np
 
+    from fer_jax.data.exclusions import exclude as find_excluded
     from fer_jax.data.records import find_run_data, open_data_set
     from fer_jax.inference.model_folder import is_model_folder
     from fer_jax.inference.trained import load_trained
@@ -78,6 +83,7 @@ def evaluate(
             f"--fit={model.images.fit}"
         )
     records = data.load(split)
+    excluded = find_excluded(exclude, data, split, records) if exclude else None
     probabilities = model.network_probabilities(records)
 
     def write(
@@ -93,7 +99,7 @@ def evaluate(
             fingerprint="" if data.fingerprint == run["data"]["fingerprint"] else data.fingerprint,
         )
         evaluation = Evaluation(
-            folder, split, max(steps), data, records, probabilities, model.views, other
+            folder, split, max(steps), data, records, probabilities, model.views, other, excluded
         )
         return write_evaluation(evaluation, members)
 
@@ -127,6 +133,12 @@ def define_flags() -> None:
         "views", None, ["one", "flip", "ten_crop"], "Views to average over; default: the run's."
     )
     cli.define_path("data_dir", "Folder of the records; default: the run's.")
+    flags.DEFINE_string(
+        "exclude",
+        "",
+        "List of images without which the figures are given, too: audit.csv, or with kinds, such "
+        "as audit.csv:leak+blank.",
+    )
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -140,6 +152,7 @@ def main(arguments: Sequence[str]) -> None:
         checkpoint=options.checkpoint,
         views=options.views,
         data_dir=options.data_dir,
+        exclude=options.exclude,
     )
 
     from fer_jax.reporting.report import print_report

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from fer_jax.config import check, check_batch_size
 from fer_jax.data.augment import Augmentation
+from fer_jax.data.exclusions import exclude
 from fer_jax.data.prepare import prepare_if_missing
 from fer_jax.data.records import (
     check_validation,
@@ -91,6 +92,10 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         ambiguous=config.targets != "majority",
     )
     validation = data.load(config.validation_split, memory_gib=config.memory_gib)
+    if config.exclude:
+        excluded = exclude(config.exclude, data, config.train_split, training)
+        training = training.take(np.flatnonzero(excluded.kept))
+        data.excluded = excluded.facts if excluded.images else {}
     targets, training = choose_targets(config, training)
     check_batch_size(config, len(training))
     config = config.copy_and_resolve_references()
@@ -184,6 +189,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
         if origin:
             table.write(origin)
+        if config.exclude:
+            table.write(f"left out: {excluded}")
         if absent := describe_absent(data.classes, training.labels, config.train_split):
             table.write(absent)
         epoch = step // steps_per_epoch

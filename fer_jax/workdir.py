@@ -46,8 +46,9 @@ HISTORY_KEYS = (
 )
 """Keys of an epoch in metrics.jsonl, in the order in which they are written."""
 
-IMMATERIAL = ("data_dir", "data_source", "memory_gib", "pretrained.file", "profile")
-"""Knobs that may change when a run resumes. The data may move, but must keep its fingerprint."""
+IMMATERIAL = ("data_dir", "data_source", "exclude", "memory_gib", "pretrained.file", "profile")
+"""Knobs that may change when a run resumes. The data may move, but must keep its fingerprint. A
+list of images to leave out may move, but must leave out the same images."""
 
 _BEFORE = {"input": "host"}
 """Values of knobs in runs that are older than the knob, if not the knob's default."""
@@ -255,6 +256,11 @@ def _refuse_differences(
         )
     before["data fingerprint"] = old["data"]["fingerprint"]
     now["data fingerprint"] = new["data"]["fingerprint"]
+    for facts, values in ((old, before), (new, now)):
+        # Runs that leave nothing out lack it.
+        excluded = facts["data"].get("excluded", {"images": 0, "digest": ""})
+        names = f" (names {excluded['digest'][:12]})" if excluded["images"] else ""
+        values["excluded images"] = f"{excluded['images']}{names}"
     differences = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

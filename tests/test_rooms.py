@@ -21,6 +21,7 @@ ROOMS = (
     "fer_jax.training",
     "fer_jax.inference",
     "fer_jax.exporting",
+    "fer_jax.auditing",
     "fer_jax.cli",
     "data_prep",
     "fer_jax.page",

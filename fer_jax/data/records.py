@@ -93,12 +93,14 @@ class DataSet:
       source: kind of source that the data set was prepared from, such as "folders" or "sample".
       fingerprint: digest of all splits, classes and pixels; in older records, also of all names.
       split_sizes: number of records of each split on disk, all classes included.
+      excluded: what a run leaves out of its training images, for its config.json; empty if nothing.
     """
 
     def __init__(
         self, data_dir: Path, builder: "tfds.core.DatasetBuilder", classes: Collection[str] = ()
     ):
         self.data_dir = data_dir.absolute()
+        self.excluded: dict[str, Any] = {}
         self._builder = builder
         self._read_before: dict[tuple[str, bool], Records] = {}
         on_disk = builder.info.features[LABEL].names
@@ -158,6 +160,17 @@ class DataSet:
         votes = None if subset.votes is None else subset.votes[:, self._kept]
         return dataclasses.replace(subset, labels=labels, votes=votes)
 
+    def on_disk(self, split: str) -> tuple[str, ...]:
+        """Returns the splits on disk that hold the images of a split that can be loaded."""
+        if split in self.split_sizes:
+            return (split,)
+        return ("train",) if split in _PARTS else _TESTS
+
+    def filenames(self, split: str) -> Sequence[str]:
+        """Returns the names of all images of a split on disk, whatever their class."""
+        read = [records for (name, _), records in self._read_before.items() if name == split]
+        return (read or [self._load(split, 0)])[0].filenames
+
     def _load(self, split: str, memory: float) -> Records:
         if split in _PARTS and self.split_sizes.get("train"):
             whole = self._load("train", memory)
@@ -167,7 +180,7 @@ class DataSet:
             raise UserError(
                 f"the data set has no split {split!r}; choose one of {', '.join(known)}"
             )
-        parts = (split,) if split in self.split_sizes else _TESTS
+        parts = self.on_disk(split)
         size = sum(self.split_sizes[part] for part in parts) * math.prod(self.images.shape)
         key = ("+".join(parts), size <= memory)
         if key not in self._read_before:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from fer_jax.data.exclusions import Exclusion
 from fer_jax.data.records import DataSet, Records
 from fer_jax.errors import UserError
 from fer_jax.workdir import evaluation_dir
@@ -32,6 +33,7 @@ class Evaluation:
       views: name of the views over which `probabilities` are averaged.
       variant: end of the folder's name, see `variant`; empty for the run's own data, views and
         best checkpoint.
+      excluded: images without which the figures are given, too; None for one set of figures.
 
     Raises:
       ValueError: the numbers of rows, labels and file names differ.
@@ -45,6 +47,7 @@ class Evaluation:
     probabilities: Float[np.ndarray, "n classes"]
     views: str = "one"
     variant: str = ""
+    excluded: Exclusion | None = None
 
     def __post_init__(self):
         names, labels = len(self.records.filenames), len(self.records.labels)

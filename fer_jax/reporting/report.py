@@ -28,9 +28,11 @@ def write_evaluation(
       report.json: `classification_metrics`; `intervals` from `confidence_intervals`; `data`, the
         name of the data set; `folder`, the folder's name; `checkpoint_step`; `views`;
         `data_fingerprint` of the data evaluated, and `run_data_fingerprint` of the data trained on;
-        `notes`, sentences about what could mislead;
-        and for an ensemble `members`: the number `n`, the list `accuracy`, its `mean` and its
-        standard deviation `sd`.
+        `notes`, sentences about what could mislead; with images to leave out, `excluded`: the
+        list's `file`, the number of `images` and of each of the `kinds`, a `digest` of the names,
+        and `without`: the number `n`, the headline figures and the `intervals` without them; and
+        for an ensemble `members`: the number `n`, the list `accuracy`, its `mean` and its standard
+        deviation `sd`.
       predictions.csv: see `Evaluation.to_csv`.
       confusion_matrix.png.
       samples.png: the images of `Evaluation.samples`.
@@ -55,6 +57,8 @@ def write_evaluation(
     report["data_fingerprint"] = evaluation.data.fingerprint
     report["run_data_fingerprint"] = read_run(evaluation.workdir)["data"]["fingerprint"]
     report["notes"] = list(_notes(evaluation, report))
+    if evaluation.excluded:
+        report["excluded"] = {**evaluation.excluded.facts, "without": _without(evaluation)}
     if members:
         accuracies = [member["accuracy"] for member in members]
         report["members"] = {
@@ -84,6 +88,16 @@ def write_evaluation(
     return report
 
 
+def _without(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns the headline figures without the images that are left out."""
+    assert evaluation.excluded
+    kept = evaluation.excluded.kept
+    probabilities, labels = evaluation.probabilities[kept], evaluation.records.labels[kept]
+    metrics = classification_metrics(probabilities, labels, evaluation.data.classes)
+    intervals = confidence_intervals(probabilities, labels)
+    return {"n": metrics["n"], **{key: metrics[key] for key in intervals}, "intervals": intervals}
+
+
 def _notes(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[str]:
     evaluated, trained = report["data_fingerprint"], report["run_data_fingerprint"]
     if evaluated != trained:
@@ -96,6 +110,20 @@ def _notes(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[str]:
         yield absent
 
 
+def describe_excluded(excluded: Mapping[str, Any]) -> str:
+    """Returns a sentence about the images that one of the two sets of figures leaves out."""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in excluded["kinds"].items())
+    return f"{excluded['file']} lists {excluded['images']:,} of the images ({kinds or 'no kind'})."
+
+
+def _accuracy(side: Mapping[str, Any], *, short: bool) -> str:
+    """Returns the accuracy with its standard error."""
+    n, accuracy = side["n"], side["accuracy"]
+    error = math.sqrt(accuracy * (1 - accuracy) / n)
+    text = f"{100 * accuracy:.2f} ± {100 * error:.2f} %"
+    return text if short else f"{text}  (standard error, n = {n:,})"
+
+
 def print_report(report: Mapping[str, Any], title: str) -> None:
     """Prints a report of `write_evaluation`: a table of the classes, then the headline figures.
 
@@ -105,7 +133,6 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    n, accuracy = report["n"], report["accuracy"]
     if "data" in report:  # Older reports lack it.
         title = f"{title} of {title_of(report['data'])}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -118,28 +145,30 @@ def print_report(report: Mapping[str, Any], title: str) -> None:
 
     headline = Table.grid(padding=(0, 2))
     headline.add_column(style="bold")
-    error = math.sqrt(accuracy * (1 - accuracy) / n)
-    headline.add_row(
-        "accuracy", f"{100 * accuracy:.2f} ± {100 * error:.2f} %  (standard error, n = {n:,})"
-    )
+    sides = [report]
+    if excluded := report.get("excluded"):
+        sides.append(excluded["without"])
+        headline.add_row("", "all images", "without those listed")
+        headline.add_row("images", *(f"{side['n']:,}" for side in sides))
+    headline.add_row("accuracy", *(_accuracy(side, short=len(sides) > 1) for side in sides))
     if members := report.get("members"):
         least, greatest = (100 * end(members["accuracy"]) for end in (min, max))
-        headline.add_row(
-            "members",
-            f"{100 * members['mean']:.2f} ± {100 * members['sd']:.2f} %  (standard deviation, "
-            f"n = {members['n']}; {least:.2f} to {greatest:.2f} %)",
-        )
-    headline.add_row("macro F1", f"{100 * report['macro_f1']:.2f} %")
+        spread = f"standard deviation, n = {members['n']}; {least:.2f} to {greatest:.2f} %"
+        mean = f"{100 * members['mean']:.2f} ± {100 * members['sd']:.2f} %"
+        headline.add_row("members", mean if excluded else f"{mean}  ({spread})")
+    headline.add_row("macro F1", *(f"{100 * side['macro_f1']:.2f} %" for side in sides))
     if "macro_recall" in report:  # Older reports lack it.
-        headline.add_row("macro recall", f"{100 * report['macro_recall']:.2f} %")
-    headline.add_row("weighted F1", f"{100 * report['weighted_f1']:.2f} %")
-    headline.add_row("NLL", f"{report['nll']:.4f} nats")
-    headline.add_row("ECE", f"{100 * report['ece']:.2f} %")
+        headline.add_row("macro recall", *(f"{100 * side['macro_recall']:.2f} %" for side in sides))
+    headline.add_row("weighted F1", *(f"{100 * side['weighted_f1']:.2f} %" for side in sides))
+    headline.add_row("NLL", *(f"{side['nll']:.4f} nats" for side in sides))
+    headline.add_row("ECE", *(f"{100 * side['ece']:.2f} %" for side in sides))
     headline.add_row("checkpoint", f"step {report['checkpoint_step']:,}")
     headline.add_row("views", report["views"])
 
     console = Console(width=80, highlight=False)
     console.print(table)
     console.print(headline)
+    if excluded:
+        console.print(f"\n{describe_excluded(excluded)}", markup=False)
     for note in report.get("notes", ()):  # Older reports have none.
         console.print(f"\n{note}", markup=False)

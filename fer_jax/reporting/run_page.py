@@ -88,6 +88,11 @@ def write_run_page(
             (name, as_text(report[key]), [as_text(end) for end in report["intervals"][key]])
             for key, (name, as_text) in HEADLINES.items()
         ],
+        beside=[
+            (name, *(_with_interval(side, key) for side in (report, without)))
+            for key, (name, _) in HEADLINES.items()
+            if (without := report.get("excluded", {}).get("without"))
+        ],
         curves=[
             inline(figures.plot_curves(history, [panel]), f"{panel} over the epochs")
             for panel in (figures.PANELS if history else ())
@@ -109,6 +114,13 @@ def write_run_page(
         facts=_facts(evaluation, run),
         config={key: json.dumps(value) for key, value in flatten(config).items()},
     )
+
+
+def _with_interval(figures: Mapping[str, Any], key: str) -> tuple[str, str, str]:
+    """Returns a headline figure and the ends of its interval, as texts."""
+    _, as_text = HEADLINES[key]
+    low, high = figures["intervals"][key]
+    return as_text(figures[key]), as_text(low), as_text(high)
 
 
 def describe_speed(
@@ -183,6 +195,13 @@ def _augmented(
     return rows
 
 
+def _left_out(data: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a row about the training images that the run left out, if it did."""
+    if not (excluded := data.get("excluded")):
+        return {}
+    return {"left out": f"{excluded['images']:,} images, by {excluded['file']}"}
+
+
 def _facts(evaluation: Evaluation, run: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Returns the tables of the page's last section, by their headings."""
     config, devices, data = run["config"], run["devices"], evaluation.data
@@ -200,6 +219,7 @@ def _facts(evaluation: Evaluation, run: Mapping[str, Any]) -> dict[str, dict[str
             "split": config["train_split"],
             "data": f"{title_of(run['data']['name'])}, from {run['data']['source']}",
             "fingerprint": run["data"]["fingerprint"],
+            **_left_out(run["data"]),
             "hardware": f"{devices['count']} x {devices['kind']}{processes}",
         },
         "Versions": run["versions"],

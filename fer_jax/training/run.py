@@ -276,6 +276,7 @@ def _write_config(workdir: Path, config: ConfigDict, data: DataSet, *, write: bo
             "classes": data.classes,
             "splits": data.split_sizes,
             "directory": str(data.data_dir),
+            **({"excluded": data.excluded} if data.excluded else {}),
         },
         devices=describe_devices(),
         write=write,
