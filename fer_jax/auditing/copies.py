@@ -72,31 +72,41 @@ def find_copies(
     if len(images) < 2:
         return []
     margins = [round(_LARGEST_SHIFT * side) for side in images.shape[1:]]
-    hashes = _Hashes(images, *margins)
     best: dict[tuple[int, int], tuple[int, Copy]] = {}
-    for position in progress(_positions(*margins)):
-        rank = position.mirrored + 2 * bool(position.down or position.right)
-        most = MOST_DIFFERENCE * _overlap(images.shape[1:], position)
-        for one, other in hashes.near(position, most * _ROUNDING):
-            differences = _differences(images, one, other, position)
-            found = differences < MOST_DIFFERENCE
-            pairs = zip(one[found].tolist(), other[found].tolist(), strict=True)
-            for pair, distance in zip(pairs, differences[found].tolist(), strict=True):
-                copy = Copy(*pair, distance, position)
-                if pair[0] > pair[1]:
-                    copy = Copy(pair[1], pair[0], distance, position.inverse)
+    # Several products at a time are faster than several threads for each.
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = _Hashes(images, *margins, pool)
+        for position in progress(_positions(*margins)):
+            rank = position.mirrored + 2 * bool(position.down or position.right)
+            for copy in _copies(images, hashes, position):
                 known = best.get(copy[:2])
-                if known is None or (rank, distance) < (known[0], known[1].distance):
+                if known is None or (rank, copy.distance) < (known[0], known[1].distance):
                     best[copy[:2]] = rank, copy
     return [copy for _, copy in best.values()]
 
 
+def _copies(images: Images, hashes: "_Hashes", position: Position) -> Iterator[Copy]:
+    """Yields the copies in a position."""
+    most = MOST_DIFFERENCE * _overlap(images.shape[1:], position)
+    for one, other in hashes.near(position, most * _ROUNDING):
+        differences = _differences(images, one, other, position)
+        found = differences < MOST_DIFFERENCE
+        columns = one[found].tolist(), other[found].tolist(), differences[found].tolist()
+        for first, second, distance in zip(*columns, strict=True):
+            if first < second:
+                yield Copy(first, second, distance, position)
+            else:
+                yield Copy(second, first, distance, position.inverse)
+
+
 def _positions(down: int, right: int) -> list[Position]:
-    """Returns half of all positions; the others swap the two images."""
-    downs, rights = range(down + 1), range(-right, right + 1)
-    shifts = [(y, x) for y in downs for x in rights if y or x >= 0]
-    mirrored = [Position(True, y, x) for y in downs for x in rights]
-    return [*(Position(False, *shift) for shift in shifts), *mirrored]
+    """Returns half of all positions; the others swap the two images.
+
+    Those that move an image equally far to the right follow each other, for `_Hashes`.
+    """
+    shifts = [(y, x) for x in range(-right, right + 1) for y in range(down + 1)]
+    plain = [Position(False, y, x) for y, x in shifts if y or x >= 0]
+    return [*plain, *(Position(True, y, x) for y, x in shifts)]
 
 
 def _overlap(shape: tuple[int, ...], position: Position) -> int:
@@ -111,11 +121,12 @@ class _Hashes:
     changes the sign of every second frequency.
     """
 
-    def __init__(self, images: Images, down: int, right: int):
+    def __init__(self, images: Images, down: int, right: int, pool: ThreadPoolExecutor):
         height, width = images.shape[1:]
         self._rows, self._columns = (_basis(height, down), _basis(width, right))
         self._margin = down, right
         self._images = images
+        self._pool = pool
         self._stripes: tuple[int, np.ndarray] | None = None
         centres = self._at(0, 0)
         self._order = np.argsort(centres[:, 0])
@@ -146,10 +157,7 @@ class _Hashes:
             k, centre = np.divmod(np.flatnonzero(squared < most), high - low)
             return self._order[low + centre], order[start + k]
 
-        # Several products at a time are faster than several threads for each.
-        with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(search, range(0, len(windows), _QUERIES)))
-        for one, other in found:
+        for one, other in self._pool.map(search, range(0, len(windows), _QUERIES)):
             # In place, each pair is found twice; no image is a copy of itself.
             wanted = one < other if position == Position() else one != other
             one, other = one[wanted], other[wanted]
