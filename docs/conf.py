@@ -48,6 +48,7 @@ PAGES = """
 
 docs/install
 docs/data
+docs/audit
 docs/train
 docs/evaluate
 docs/predict

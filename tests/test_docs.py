@@ -20,7 +20,17 @@ from fer_jax.data.contract import CLASS_NAMES
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "fer_jax/weights/README.md"]
 PAGES += sorted([*REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/**/*.md")])
-COMMANDS = ("train", "evaluate", "predict", "demo", "export", "compare", "summary", "prepare")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "predict",
+    "demo",
+    "export",
+    "compare",
+    "summary",
+    "prepare",
+    "audit",
+)
 
 SOURCES = "".join(
     path.read_text()

@@ -71,12 +71,12 @@ def find_copies(
     """
     if len(images) < 2:
         return []
-    margins = [round(_LARGEST_SHIFT * side) for side in images.shape[1:]]
+    down, right = (round(_LARGEST_SHIFT * side) for side in images.shape[1:])
     best: dict[tuple[int, int], tuple[int, Copy]] = {}
     # Several products at a time are faster than several threads for each.
     with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = _Hashes(images, *margins, pool)
-        for position in progress(_positions(*margins)):
+        hashes = _Hashes(images, down, right, pool)
+        for position in progress(_positions(down, right)):
             rank = position.mirrored + 2 * bool(position.down or position.right)
             for copy in _copies(images, hashes, position):
                 known = best.get(copy[:2])

@@ -90,6 +90,23 @@ class Audit:
             found[finding.kind][self.place(finding.image)[0]] += 1
         return dict(found)
 
+    def across_parts(self) -> int:
+        """Returns how many duplicates of `train` have their other image on the other side of
+        `train_80` and `validation_20`."""
+        if "train" not in self.splits:
+            return 0
+        aside = set(self.data.load("validation_20", memory_gib=0, ambiguous=True).filenames)
+        of_train = [
+            (self.describe(finding.image), self.describe(finding.other)[0])
+            for finding in self.findings
+            if finding.kind == "duplicate"
+        ]
+        return sum(
+            (file in aside) != (other in aside)
+            for (file, split, _), other in of_train
+            if split == "train"
+        )
+
     def to_csv(self) -> str:
         """Returns the table with the columns of `fer_jax.data.exclusions.COLUMNS`.
 
@@ -137,9 +154,7 @@ def audit(
     scores = np.where(blank, 0, text_scores(images))
     uniform = np.flatnonzero(blank).tolist()
     findings = [Finding("blank", k, distance=float(spread[k])) for k in uniform]
-    texts = np.flatnonzero(scores >= TEXT_SCORE)
-    worst = texts[np.argsort(-scores[texts], kind="stable")].tolist()
-    findings += [Finding("text", k) for k in worst]
+    findings += [Finding("text", k) for k in np.flatnonzero(scores >= TEXT_SCORE).tolist()]
 
     of_split = np.repeat(np.arange(len(splits)), [len(records) for records in splits.values()])
     findings += _copies(images, np.flatnonzero(~blank), of_split, labels)
@@ -156,8 +171,8 @@ def audit(
         for name, records in splits.items():
             missing = without_face(records, functools.partial(_bar, what=f"faces, {name}"))
             missing &= ~blank[starts[name] :][: len(records)]
-            faceless = np.flatnonzero(missing).tolist()
-            findings += [Finding("no_face", starts[name] + k) for k in faceless]
+            faceless = starts[name] + np.flatnonzero(missing)
+            findings += [Finding("no_face", k) for k in faceless.tolist()]
 
     kinds = list(KINDS)
 
@@ -165,6 +180,8 @@ def audit(
         copied = finding.other >= 0
         same = copied and labels[finding.image] == labels[finding.other]
         distance = finding.distance if copied or finding.kind == "blank" else 0
+        if finding.kind in ("text", "no_face"):  # What looks printed is the least like a face.
+            distance = -scores[finding.image]
         return kinds.index(finding.kind), same, distance
 
     return Audit(data, splits, sorted(findings, key=badness))  # The sort is stable.

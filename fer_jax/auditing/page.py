@@ -26,7 +26,8 @@ NOTES = {
     "text": "Signs and texts, by their flat areas and few tones.",
     "label": "Predictions of a network that was not trained on the image contradict its label: "
     "they give the class after the arrow. Look before you believe them.",
-    "no_face": "The detectors find no face. They overlook some, tightly cut ones first.",
+    "no_face": "The detectors find no face. They overlook many that are tightly cut, turned or "
+    "covered. What looks printed comes first.",
 }
 """What the page says about each kind."""
 
@@ -107,6 +108,9 @@ def print_audit(audit: Audit) -> None:
         hint = "" if kind in DEFAULT_KINDS else " (a hint)"
         table.add_row(kind, *of_splits, f"{other:,}" if other else "-", KINDS[kind] + hint)
     console = Console(width=80, highlight=False)
-    console.print(table)
-    if not counts:
-        console.print("It found nothing to leave out.")
+    console.print(table if counts else f"{title}: nothing to leave out.")
+    if across := audit.across_parts():
+        console.print(
+            f"{across:,} duplicates of train have their copy on the other side of train_80 and "
+            "validation_20."
+        )

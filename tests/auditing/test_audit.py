@@ -87,6 +87,7 @@ def test_the_command_leaves_list_and_page(planted_data_dir, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert re.search(r"duplicate +8 +1 +2", result.stdout)
     assert re.search(r"leak +- +3 +1", result.stdout)
+    assert "duplicates of train have their copy on the other side" in result.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"audit.csv", "audit.html"}
     page = (tmp_path / "out/audit.html").read_text()
     rows = list(csv.DictReader((tmp_path / "out/audit.csv").read_text().splitlines()))
