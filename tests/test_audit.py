@@ -1,19 +1,22 @@
 """A list of images in use: training leaves them out, evaluation gives both figures."""
 
+import dataclasses
 import json
 
 import commands
 import numpy as np
 import pytest
+from small_runs import make_evaluation, make_run
 
 from fer_jax.auditing.predictions import out_of_fold
 from fer_jax.config import default_config
+from fer_jax.data.exclusions import Exclusion
 from fer_jax.data.records import open_data_set
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.reporting.evaluation import read_predictions
 from fer_jax.reporting.metrics import classification_metrics
-from fer_jax.reporting.report import print_report
+from fer_jax.reporting.report import print_report, write_evaluation
 from fer_jax.train import train
 
 
@@ -56,6 +59,19 @@ def test_evaluation_gives_the_figures_with_and_without(trained_workdir, listed, 
     assert f"NLL {report['nll']:.4f} nats {without['nll']:.4f} nats" in printed
     assert "audit.csv lists 5 of the images (5 leak)." in printed
     evaluate(trained_workdir, "public_test")  # The run is shared.
+
+
+def test_the_page_of_an_evaluation_has_both_figures(tmp_path):
+    whole = make_evaluation(make_run(tmp_path / "run"), 200)
+    kept = np.arange(200) % 4 > 0
+    excluded = Exclusion("audit.csv", {"leak": 50, "blank": 0}, kept, "12ab")
+    report = write_evaluation(dataclasses.replace(whole, excluded=excluded))
+    page = " ".join((whole.directory / "report.html").read_text().split())
+    assert "the 50 images that audit.csv lists: 50 leak</caption>" in page
+    assert '<th scope="col">all 200</th> <th scope="col">without: 150</th>' in page
+    without = report["excluded"]["without"]
+    assert f"<td>{100 * without['accuracy']:.1f} %" in page
+    assert f"<td>{without['nll']:.3f}" in page
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -44,11 +44,12 @@ def test_a_package_that_is_not_installed_is_said_to_be_so(tmp_path, monkeypatch)
     ("older", "value"),
     [
         (lambda config: config.pop("mixup"), {}),
+        (lambda config: config.pop("exclude"), {"exclude": ""}),
         (lambda config: config["plateau"].pop("min_delta"), {}),
         (lambda config: config.pop("input"), {"input": "host"}),
         (lambda config: config["model"].pop("channels"), {}),
     ],
-    ids=["knob", "nested", "with another default", "network's argument"],
+    ids=["knob", "list of images", "nested", "with another default", "network's argument"],
 )
 def test_a_run_older_than_a_knob_goes_on(tmp_path, older, value):
     config = default_config()

@@ -11,6 +11,7 @@ from fer_jax.errors import UserError, warn
 from fer_jax.reporting.evaluation import read_predictions
 from fer_jax.workdir import evaluation_dir, read_run
 
+_BATCH = 32
 _OTHER_PART = {"train_80": "validation_20", "validation_20": "train_80"}
 
 
@@ -76,5 +77,8 @@ def _predict(
     from fer_jax.inference.trained import load_trained
 
     records = data.load(split, memory_gib=0, ambiguous=True)
-    probabilities = load_trained(workdir).probabilities(records)
+    model = load_trained(workdir)
+    # Small batches: the audit is to fit into 1 GiB, and a large one takes more for its layers.
+    model.config.eval_batch_size = model.mesh.size * max(1, _BATCH // model.mesh.size)
+    probabilities = model.probabilities(records)
     return [*records.filenames], np.asarray(probabilities, np.float64)
