@@ -1,7 +1,14 @@
 """The README is short; `test_docs.py` has its commands and links, `test_wheel.py` its Python."""
 
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+
+import small_sets
+from PIL import Image
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -23,3 +30,30 @@ def test_its_python_is_short():
     """`test_wheel.py` runs it."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(code.splitlines()) <= 10
+
+
+def test_your_own_faces_as_written(tmp_path):
+    """The commands of the section, on 90 drawn faces of 30 persons and three classes."""
+    small_sets.write_people(tmp_path / "faces", people=30)
+    Image.new("RGB", (90, 120), "tan").save(tmp_path / "new.jpg")
+    section = README.partition("## Your own faces")[2]
+    (block,) = re.findall(r"```bash\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    commands = block.replace("\\\n", " ").splitlines()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    for command in commands:
+        uv, run, python, *arguments = shlex.split(command)
+        assert (uv, run, python) == ("uv", "run", "python")
+        if "--config.data_dir=data/moods" in arguments:
+            arguments.append("--config.epochs=2")
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data/moods/audit.html").exists()
+    assert "data/moods" in (tmp_path / "runs/moods/config.json").read_text()
+    assert re.search(r"(bored|confused|happy) +new\.jpg", done.stdout)

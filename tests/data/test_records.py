@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_records import make_records
 
+from data_prep.options import Options
 from data_prep.prepare import prepare
 from fer_jax.data.contract import CLASS_NAMES, DIGESTS, INFO_FILES, PUBLISHED_COUNTS, record_dir
 from fer_jax.data.records import find_data_dir, open_data_set
@@ -167,7 +168,7 @@ def test_damage_is_told_in_a_line_that_names_the_file(tiny_data_dir, tmp_path, n
         assert "\n" not in message
         if source == tiny_data_dir:  # To prepare again is refused until it is deleted.
             with pytest.raises(UserError, match=r"delete it first|is damaged: .*; delete"):
-                prepare("sample", data_dir, False, False)
+                prepare(Options(source="sample", data_dir=data_dir))
 
 
 def test_every_flipped_bit_is_noticed(tiny_data_dir, tmp_path):
