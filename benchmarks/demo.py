@@ -3,9 +3,9 @@
 Example:
   FER2013_SOURCE=images python -m benchmarks.demo --minutes=10 --output=benchmarks/demo.md
 
-Server and headless Chromium share the machine. The camera is a video of a face that moves about: of
-FER-2013 if FER2013_SOURCE names its images, else the photograph that matplotlib ships. That one is
-in the public domain, so `--picture=docs/pictures/demo.png` may show it. Linux only.
+Server and headless Chromium share the machine. The camera shows a moving face: one of FER-2013 if
+FER2013_SOURCE is set, otherwise the photograph that matplotlib ships. That one is in the public
+domain, so `--picture=docs/pictures/demo.png` may show it. Linux only.
 """
 
 import contextlib

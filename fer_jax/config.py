@@ -120,6 +120,9 @@ def default_config() -> ConfigDict:
     return config.lock()
 
 
+VIEWS = ("one", "flip", "ten_crop")
+"""Values of `views`."""
+
 _MOST = 2**31 - 1  # Steps and seeds are int32 on the devices.
 
 
@@ -183,7 +186,7 @@ _RULES: dict[str, _Rule] = {
     "input": _NAME,
     "batch_size": _whole(1, 2**20),
     "eval_batch_size": _whole(1, 2**20),
-    "views": _NAME,
+    "views": _choice(*VIEWS),
     "shift": _FRACTION,
     "flip": _SWITCH,
     "rotation": _number(lambda value: 0 <= value <= 180, "0 or more degrees, up to 180"),

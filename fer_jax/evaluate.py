@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from fer_jax import cli
+from fer_jax.config import VIEWS
 from fer_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,9 +130,7 @@ def define_flags() -> None:
     cli.define_path("workdir", "Folder of the run.", required=True)
     flags.DEFINE_string("split", None, "Images to evaluate on, for example test.", required=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
-    flags.DEFINE_enum(
-        "views", None, ["one", "flip", "ten_crop"], "Views to average over; default: the run's."
-    )
+    flags.DEFINE_enum("views", None, VIEWS, "Views to average over; default: the run's.")
     cli.define_path("data_dir", "Folder of the records; default: the run's.")
     flags.DEFINE_string(
         "exclude",

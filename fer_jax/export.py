@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from fer_jax import cli
+from fer_jax.config import VIEWS
 from fer_jax.errors import UserError
 from fer_jax.paths import check_folder
 from fer_jax.workdir import SHIPPED, WEIGHTS, read_run
@@ -169,9 +170,7 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_enum("format", None, FORMATS, "Format of the export.", required=True)
     cli.define_path("output", "File to write; a folder for safetensors.", required=True)
-    flags.DEFINE_enum(
-        "views", None, ["one", "flip", "ten_crop"], "Views to average over; default: the run's."
-    )
+    flags.DEFINE_enum("views", None, VIEWS, "Views to average over; default: the run's.")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -51,7 +51,9 @@ def define_flags() -> None:
     )
     cli.define_path("output", "Folder for copies with boxes, labels, heat maps.")
     flags.DEFINE_integer("every", 1, "Take every so many frames of a video.")
-    flags.DEFINE_float("smooth_seconds", 1, "Labels in videos are of the mean over so long.")
+    flags.DEFINE_float(
+        "smooth_seconds", 1, "Seconds of a video over which probabilities are averaged."
+    )
     flags.DEFINE_bool("window", False, "Show each frame of a video or camera in a window.")
     flags.DEFINE_enum("format", "table", ["table", "jsonl", "csv"], "Format of the output.")
 

@@ -73,8 +73,8 @@ def take_back() -> None:
 def deferred() -> Iterator[Request]:
     """Turns the first signal into a request; the second one ends the process at once.
 
-    So does a request that is not answered within `PATIENCE`. Without `watch`, as in a notebook, the
-    process never ends: the second Ctrl-C raises KeyboardInterrupt, and outside the main thread
+    A request that is not answered within `PATIENCE` ends it too. Without `watch`, as in a notebook,
+    the process never ends: the second Ctrl-C raises KeyboardInterrupt, and outside the main thread
     signals do what they always do.
     """
     global _request

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET, IR_VERSION = 20, 9
-"""Of ONNX 1.15, which onnxruntime knows since 1.17. Gelu came with this opset."""
+"""Versions of ONNX 1.15; onnxruntime supports them since 1.17. Gelu came with this opset."""
 
 _LARGEST = 2**31 - 1
 """Bytes that a protocol buffer can have."""
@@ -65,14 +65,6 @@ def run_onnx(path: Path) -> Any:
         return session.run([OUTPUT], {INPUT: images})[0]
 
     return predict
-
-
-def count_operators(content: bytes) -> dict[str, int]:
-    """Returns how often each operator occurs in a file."""
-    import onnx
-
-    names = [node.op_type for node in onnx.load_from_string(content).graph.node]
-    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def _to_proto(graph: Graph, model: TrainedModel) -> "onnx.ModelProto":

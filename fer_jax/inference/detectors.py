@@ -34,7 +34,6 @@ _SIDE = 0.97  # of FER-2013's crops, of the squares of MTCNN
 _ROWS = 64  # patches in a batch: OpenCV plans a net anew for every other shape
 
 _YUNET_SCORE = 0.7
-_YUNET_SIDE = 1.0
 
 _thread_local = threading.local()  # A cascade or net keeps state while it works.
 
@@ -284,7 +283,7 @@ def yunet(file: Path) -> Detector:
         for left, top, width, height, right_x, right_y, left_x, left_y, *_ in (
             () if rows is None else rows
         ):
-            side = _YUNET_SIDE * (width + height) / 2
+            side = (width + height) / 2
             tilt = math.atan2(left_y - right_y, left_x - right_x)  # "right" is the person's.
             middle = left + width / 2, top + height / 2
             found.append(Found(middle[0] - side / 2, middle[1] - side / 2, side, tilt))

@@ -25,8 +25,8 @@ Initialize = Callable[[nnx.State, nnx.State], tuple[nnx.State, nnx.State]]
 def choose_initial_weights(config: ConfigDict, classes: Sequence[str]) -> tuple[Initialize, str]:
     """Returns the function that puts the weights of `config.pretrained` into a network.
 
-    Of a run or model folder, all features are taken; so is the last layer, if its classes are
-    `classes`. Otherwise that layer keeps its initial values. For a file of another library, see
+    A run or model folder gives all its features. It also gives its last layer if its classes equal
+    `classes`; otherwise that layer keeps its initial values. For a file of another library, see
     `load_pretrained`.
 
     Args:

@@ -18,9 +18,9 @@ class Lock:
     """Holds `.lock` in a workdir until `release` or the end of the process.
 
     The kernel's lock (`flock`) decides, since it ends with its process. Some file systems have no
-    such lock, and a server may keep the lock of a machine that has died. There the holder decides
-    that the file names: on this machine, whether that process still runs; on another one, whether
-    the file's time still moves.
+    such lock, and a server may keep the lock of a machine that has died. There the process decides
+    that the file names. On its own machine the lock holds while that process runs; seen from
+    another machine, while the file's time changes.
     """
 
     def __init__(self, workdir: Path):

@@ -19,7 +19,7 @@ from fer_jax.errors import UserError
 from fer_jax.exporting import check
 from fer_jax.exporting.folder import export_folder, run_folder
 from fer_jax.exporting.inference_form import describe
-from fer_jax.exporting.onnx import count_operators, export_onnx, run_onnx
+from fer_jax.exporting.onnx import export_onnx, run_onnx
 from fer_jax.exporting.stablehlo import export_prediction, export_stablehlo, run_stablehlo
 from fer_jax.inference.trained import load_trained
 
@@ -42,6 +42,12 @@ def networks() -> dict[str, str]:
     for path in map(str, CONFIGS):
         configs.setdefault(json.dumps(load(path).model.to_dict()), path)
     return {Path(path).stem: path for path in configs.values()}
+
+
+def count_operators(content):
+    """Returns how often each operator occurs in an ONNX file."""
+    names = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    return {name: names.count(name) for name in sorted(set(names))}
 
 
 def run(predict):
