@@ -6,7 +6,7 @@ from typing import Any
 
 from data_prep.labellings import open_labelled
 from data_prep.options import Options
-from fer_jax.data.contract import DATASET_VERSION, is_name, record_dir
+from fer_jax.data.contract import DATASET_NAME, DATASET_VERSION, is_name, record_dir
 from fer_jax.errors import UserError
 
 
@@ -37,8 +37,10 @@ def refuse_another(options: Options, metadata: Mapping[str, Any]) -> None:
                 f"--{key}={_written(asked)}: {advice}"
             )
     before = metadata["images"] + metadata["quarantined"] + metadata.get("left_out", 0)
-    kind, number = options.source, before
-    if kind not in ("kaggle", "sample"):
+    kind, number = metadata["source"], before
+    if options.source in ("kaggle", "sample"):
+        kind = options.source if options.labels == DATASET_NAME else kind
+    else:
         with open_labelled(options) as release:
             kind = release.kind
             number = sum(1 for _ in release.candidates)

@@ -36,7 +36,7 @@ def open_own(options: Options) -> Iterator[Release]:
     with ExitStack() as stack:
         entries = _list(source, stack)
         left_out: Counter[str] = Counter()
-        tables = _tables(options, entries)
+        tables, notes = _tables(options, entries)
         read_as_tables = {table.path for table in tables}
         others = [entry for entry in entries if entry.path not in read_as_tables]
         pictures = pass_over(others, left_out)
@@ -52,7 +52,7 @@ def open_own(options: Options) -> Iterator[Release]:
         good = _apply(naming, good, labelled, left_out)
         if found and not good:
             raise UserError("no image is left: --label_map leaves every class out.")
-        notes = [*labelled.notes, *naming.notes]
+        notes += [*labelled.notes, *naming.notes]
         if options.group_by:
             good = add_groups(good, options.group_by)
             notes.append(_describe_groups(good))
@@ -79,7 +79,8 @@ def _list(path: Path, stack: ExitStack) -> list[Entry]:
     raise UserError(f"--source {path} is neither a folder nor a .zip: give {LAYOUT}.")
 
 
-def _tables(options: Options, entries: Sequence[Entry]) -> list[Table]:
+def _tables(options: Options, entries: Sequence[Entry]) -> tuple[list[Table], list[str]]:
+    """Returns the tables of labels, and lines about others."""
     if not options.table:
         return find_tables(entries, options.columns, options.source)
     inside = [entry for entry in entries if entry.path == options.table]
@@ -87,7 +88,7 @@ def _tables(options: Options, entries: Sequence[Entry]) -> list[Table]:
     if not inside and not os.path.isfile(path):
         raise UserError(f"--table {options.table}: no such file, neither in the source nor here.")
     try:
-        return [read_table((inside or [file_entry(Path(path), path)])[0], options.columns)]
+        return [read_table((inside or [file_entry(Path(path), path)])[0], options.columns)], []
     except RejectedError as error:
         raise UserError(f"--table {options.table} cannot be read: {error}.") from None
 

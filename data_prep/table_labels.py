@@ -87,9 +87,8 @@ def label_pictures(
 
 def _names_have_splits(table: Table) -> bool:
     """Whether only the names of the files say the split, as in train_00001.jpg."""
-    return not table.split and all(
-        row is not None and "split" not in row and _prefix(row["file"][0]) for _, row in table.rows
-    )
+    rows = [row for _, row in table.rows if row is not None]
+    return not table.split and all("split" not in row and _prefix(row["file"][0]) for row in rows)
 
 
 def _prefix(file: str) -> str:

@@ -48,11 +48,17 @@ class Table:
         return found.pop() if len(found) == 1 else ""
 
 
-def find_tables(entries: Sequence[Entry], columns: Mapping[str, str], source: str) -> list[Table]:
-    """Returns the table among the files of a source, or one for each of several splits, or none.
+def find_tables(
+    entries: Sequence[Entry], columns: Mapping[str, str], source: str
+) -> tuple[list[Table], list[str]]:
+    """Finds the table among the files of a source, or one for each of several splits, or none.
+
+    Returns:
+      The tables, and a line about each csv that is none.
 
     Raises:
-      UserError: there are several, and their names do not say which is of which split.
+      UserError: there are several, and their names do not say which is of which split; or none has
+        the columns that are asked for.
     """
     tables: list[Table] = []
     texts = [
@@ -60,20 +66,27 @@ def find_tables(entries: Sequence[Entry], columns: Mapping[str, str], source: st
         for entry in entries
         if entry.path.casefold().endswith(SUFFIXES) and not is_hidden(entry.path)
     ]
+    problems: list[str] = []
     for known in (False, True):  # A table without a header may have that of another one.
         headers = [table.header for table in tables] if known else []
         others = []
         for entry in texts if headers or not known else ():
             try:
                 tables.append(read_table(entry, columns, headers))
-            except (UserError, RejectedError):
-                others.append(entry)  # Other texts lie there, such as the landmarks of each face.
-        texts = others
+            except (UserError, RejectedError) as error:
+                others.append((entry, str(error)))  # There may be landmarks of each face, too.
+        if headers or not known:
+            texts = [entry for entry, _ in others]
+            problems = [why for entry, why in others if not entry.path.endswith(".txt")]
+    if columns and not tables:
+        raise UserError(
+            problems[0] if problems else f"{source} holds no table: give one by --table."
+        )
     splits = [table.split for table in tables]
     if len(tables) > 1 and ("" in splits or len(set(splits)) < len(splits)):
         names = " and ".join(table.path for table in tables[:3])
         raise UserError(f"{source} holds {len(tables)} tables, {names}: choose one by --table.")
-    return tables
+    return tables, [f"not read as a table of labels: {problem}" for problem in problems]
 
 
 def read_table(

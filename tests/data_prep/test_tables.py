@@ -159,6 +159,21 @@ def test_tables_without_the_columns(tmp_path, convert_own, table, flags, words):
     assert_one_line_error(convert_own(root, *flags), *words)
 
 
+def test_tables_that_are_none_are_named(tmp_path, convert_own):
+    small_sets.write_people(tmp_path / "own", 2)
+    (tmp_path / "own" / "ages.csv").write_text("person,age\n1,33\n")
+    (tmp_path / "own" / "landmarks.txt").write_text("33.1 44.5\n")
+    run = convert_own(tmp_path / "own")
+    assert run.status == 0, run.err
+    assert "not read as a table of labels: ages.csv has no column 'file'; it has" in run.out
+    assert "landmarks" not in run.out
+    asked = convert_own(tmp_path / "own", "--columns=label=mood", to="asked")
+    assert_one_line_error(asked, "ages.csv has no column 'file'", "--columns")
+    (tmp_path / "own" / "ages.csv").unlink()
+    none = convert_own(tmp_path / "own", "--columns=label=mood", to="none")
+    assert_one_line_error(none, "holds no table", "--table")
+
+
 def test_two_tables_are_told_apart_by_name_or_refused(tmp_path, convert_own):
     root = write(tmp_path / "own", rows(), "old.csv")
     (root / "new.csv").write_text(rows())
