@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -14,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
 from data_prep.checking import Record
 from data_prep.description import Description
+from data_prep.store import Store, open_store
 from fer_jax.data.contract import (
     DATASET_NAME,
     DATASET_VERSION,
@@ -102,6 +105,34 @@ class LabelledFaces(tfds.core.GeneratorBasedBuilder):
             yield key, example | {name: getattr(record, name) for name in self._optional}
 
 
+class _Shuffler(shuffle.Shuffler):
+    """Keeps records in a store while they are sorted by key.
+
+    TFDS keeps 1 GB in memory, and needs TensorFlow for more.
+    """
+
+    def __init__(self, store: Store, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._store = store
+
+    def _add_to_mem_buffer(self, hkey: int, data: bytes) -> None:
+        self._mem_buffer.append((hkey, self._store.put(data)))
+
+    def _iter_mem(self) -> Iterator[tuple[int, bytes]]:
+        for hkey, stored in sorted(self._mem_buffer, key=lambda pair: pair[0]):
+            yield hkey, stored.read()
+
+
+@contextlib.contextmanager
+def _shuffle_in(store: Store) -> Iterator[None]:
+    original = shuffle.Shuffler
+    shuffle.Shuffler = functools.partial(_Shuffler, store)
+    try:
+        yield
+    finally:
+        shuffle.Shuffler = original
+
+
 def is_finished(data_dir: Path) -> bool:
     """Whether `data_dir` holds a complete data set; TFDS gives the folder its name at the end."""
     return (record_dir(data_dir) / "dataset_info.json").exists()
@@ -146,7 +177,12 @@ def write_records(
     builder = LabelledFaces(records, description, metadata, data_dir=data_dir)
     try:
         # TFDS announces a download, but there is none.
-        with tempfile.TemporaryDirectory() as unused, contextlib.redirect_stdout(io.StringIO()):
+        with (
+            tempfile.TemporaryDirectory() as unused,
+            contextlib.redirect_stdout(io.StringIO()),
+            open_store(data_dir) as store,
+            _shuffle_in(store),
+        ):
             builder.download_and_prepare(
                 download_dir=unused,
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),

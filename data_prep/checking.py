@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.candidates import Candidate
 from data_prep.images import RejectedError, fit
-from data_prep.store import ImageStore, StoredImage, to_png
+from data_prep.store import Store, Stored, to_png
 from fer_jax.data.contract import ImageFormat
 
 _MOST_WORKERS = 8  # Each may decode a photograph of 200 MB.
@@ -39,7 +39,7 @@ class Record:
     name: str
     split: str
     label: str
-    image: Image.Image | StoredImage
+    image: Image.Image | Stored
     votes: tuple[float, ...] | None = None
     group: str = ""
     original: str = ""
@@ -58,15 +58,15 @@ class Record:
 
     def png(self) -> bytes:
         """Returns the image as PNG."""
-        return to_png(self.image) if isinstance(self.image, Image.Image) else self.image.png()
+        return to_png(self.image) if isinstance(self.image, Image.Image) else self.image.read()
 
     def open(self) -> Image.Image:
         """Returns the image."""
         if isinstance(self.image, Image.Image):
             return self.image
-        return Image.open(io.BytesIO(self.image.png()))
+        return Image.open(io.BytesIO(self.image.read()))
 
-    def kept(self, image: StoredImage) -> "Record":
+    def kept(self, image: Stored) -> "Record":
         """Returns this record with its image in a store."""
         record = dataclasses.replace(self, image=image)
         vars(record).update(content=self.content, pixels=self.pixels)  # They are known already.
@@ -89,7 +89,7 @@ Cut = Callable[[Image.Image], tuple[Image.Image, str]]
 def check(
     candidates: Iterable[Candidate],
     images: ImageFormat,
-    store: ImageStore,
+    store: Store,
     *,
     resize: bool,
     cut: Cut | None = None,

@@ -20,7 +20,7 @@ from data_prep.inspection import differing_classes, refuse_small_classes, repeat
 from data_prep.labellings import open_labelled
 from data_prep.options import Options
 from data_prep.report import Counts, count, print_counts, resize_hint, totals, write_quarantine
-from data_prep.store import ImageStore, open_store
+from data_prep.store import Store, open_store
 from fer_jax.data.contract import IMAGE_SIZE, record_dir
 from fer_jax.errors import UserError, warn
 
@@ -57,7 +57,7 @@ def prepare(options: Options) -> None:
             _convert(options, store)
 
 
-def _convert(options: Options, store: ImageStore) -> None:
+def _convert(options: Options, store: Store) -> None:
     data_dir, images = options.data_dir, options.images
     with open_labelled(options) as release:
         progress = tqdm(release.candidates, "checking", release.total, unit=" images", disable=None)

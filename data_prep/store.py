@@ -1,4 +1,4 @@
-"""Keeps checked images until they are written: small sets in memory, large ones on the disk."""
+"""Keeps images until their records are written: small sets in memory, large ones on the disk."""
 
 import io
 import tempfile
@@ -24,41 +24,41 @@ def to_png(image: Image.Image) -> bytes:
 
 
 @contextmanager
-def open_store(folder: Path) -> Iterator["ImageStore"]:
+def open_store(folder: Path) -> Iterator["Store"]:
     """Opens a store, which keeps large sets in `folder`; they need room there anyway."""
     with tempfile.SpooledTemporaryFile(MAX_MEMORY, dir=str(folder)) as file:
-        yield ImageStore(file)
+        yield Store(file)
 
 
-class StoredImage(NamedTuple):
-    """An image in a store."""
+class Stored(NamedTuple):
+    """Some bytes in a store."""
 
-    store: "ImageStore"
+    store: "Store"
     start: int
     size: int
 
-    def png(self) -> bytes:
-        """Returns the image as PNG."""
+    def read(self) -> bytes:
+        """Returns the bytes."""
         return self.store.read(self.start, self.size)
 
 
-class ImageStore:
-    """Images as PNG, in one file without a name, so that a killed run leaves nothing."""
+class Store:
+    """Bytes in one file without a name, so that a killed run leaves nothing."""
 
     def __init__(self, file: IO[bytes]):
-        """Keeps the images in a file that is open for writing and reading."""
+        """Keeps the bytes in a file that is open for writing and reading."""
         self._file = file
         self._end = 0
 
-    def put(self, png: bytes) -> StoredImage:
-        """Keeps an encoded image."""
+    def put(self, content: bytes) -> Stored:
+        """Keeps some bytes."""
         self._file.seek(self._end)
-        self._file.write(png)
-        stored = StoredImage(self, self._end, len(png))
-        self._end += len(png)
+        self._file.write(content)
+        stored = Stored(self, self._end, len(content))
+        self._end += len(content)
         return stored
 
     def read(self, start: int, size: int) -> bytes:
-        """Returns the bytes of an image."""
+        """Returns the bytes at a place."""
         self._file.seek(start)
         return self._file.read(size)

@@ -113,6 +113,20 @@ def test_a_zip_gives_the_same_records(tmp_path, convert_own):
     assert one.metadata == other.metadata
 
 
+def test_a_large_set_waits_on_the_disk_and_needs_no_tensorflow(tmp_path, convert_own, monkeypatch):
+    small_sets.write_people(tmp_path / "people", 4)
+    small = convert_own(tmp_path / "people", "--name=people")
+    monkeypatch.setattr("data_prep.store.MAX_MEMORY", 1000)
+    monkeypatch.setattr("tensorflow_datasets.core.shuffle.MAX_MEM_BUFFER_SIZE", 1000)
+    large = convert_own(tmp_path / "people", "--name=people", to="large")
+    assert large.status == 0, large.err
+    assert large.metadata == small.metadata
+    assert list(large.examples) == list(small.examples)
+    assert sorted(os.listdir(large.data_dir)) == [
+        *("class_distribution.png", "people", "quarantine.csv", "samples.png")
+    ]
+
+
 @pytest.mark.parametrize(
     ("fit", "corner", "middle"), [("crop", 0, 7), ("pad", 0, 7), ("stretch", 200, 7)]
 )
