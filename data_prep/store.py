@@ -11,7 +11,7 @@ from PIL import Image
 
 from fer_jax.data.contract import IMAGE_SIZE
 
-MAX_MEMORY = 256 << 20
+MAX_MEMORY = 128 << 20
 """Encoded bytes above which images are kept in a file. All of FER-2013 takes 70 MB."""
 
 

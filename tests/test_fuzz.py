@@ -27,9 +27,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.checking import check as check_images
+from data_prep.options import Options
+from data_prep.own import open_own
 from data_prep.sources import open_source
+from data_prep.store import open_store
 from fer_jax import Predictor
 from fer_jax.config import check, default_config, flatten
+from fer_jax.data.contract import ImageFormat
 from fer_jax.errors import UserError
 from fer_jax.inference.trained import load_trained
 from fer_jax.models import create_model
@@ -126,9 +130,9 @@ def table() -> bytes:
 def read_source(path: Path) -> None:
     """Reads a release to its end: each candidate becomes a record or is named with its reason."""
     try:
-        with open_source(str(path)) as release:
+        with open_source(str(path)) as release, open_store(path.parent) as store:
             candidates = list(release.candidates)
-            records, quarantined = check_images(iter(candidates), False)
+            records, quarantined = check_images(candidates, ImageFormat(), store, resize=False)
     except UserError as error:
         advises(error)
         return
@@ -155,6 +159,34 @@ def test_a_damaged_file_of_a_folder_is_read_or_named(tmp_path, which, edits):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(damage(content, edits) if name == which else content)
     read_source(tmp_path)
+
+
+@fuzz(60)
+@given(edits=EDITS)
+def test_a_damaged_table_of_own_data_is_read_or_refused(tmp_path, edits):
+    source = tmp_path / "own"
+    source.mkdir(exist_ok=True)
+    for number in range(4):
+        (source / f"{number}.png").write_bytes(png(number))
+    rows = [f"{number}.png,{'ab'[number % 2]},train,{number} 2" for number in range(4)]
+    table = "\n".join(["file,label,split,votes", *rows]).encode()
+    (source / "labels.csv").write_bytes(damage(table, edits))
+    options = Options(
+        source=str(source),
+        data_dir=tmp_path / "records",
+        labels="folders",
+        label_map={"a": "a", "b": "b"},
+        test_fraction=0.5,
+    )
+    try:
+        with open_own(options) as release, open_store(tmp_path) as store:
+            candidates = list(release.candidates)
+            records, quarantined = check_images(candidates, ImageFormat(), store, resize=True)
+    except UserError as error:
+        advises(error)
+        return
+    assert len(records) + len(quarantined) == len(candidates) == release.total
+    assert {record.label for record in records} <= {*release.classes}
 
 
 # --- Options.
