@@ -63,7 +63,10 @@ def read_tree(entries: list[Entry], source: str) -> tuple[str, Iterator[Candidat
             return kind, iter(candidates), len(candidates)
         if found:
             return kind, _read_csv_among(entries, found[0]), None
-    raise UserError(f"{source} holds no release of FER-2013: expected {LAYOUT}.")
+    raise UserError(
+        f"{source} holds no release of FER-2013: expected {LAYOUT}; or, for own data, pass "
+        "--labels=folders."
+    )
 
 
 def _folder_roots(entries: list[Entry]) -> set[str]:
@@ -152,7 +155,8 @@ def _label_of(folder: str, path: str) -> str:
     except KeyError:
         raise UserError(
             f"unknown class folder {folder!r} (at {path!r}): the classes are "
-            f"{', '.join(CLASS_NAMES)}. Rename the folder or move it away."
+            f"{', '.join(CLASS_NAMES)}. Rename the folder or move it away; or, if these are not "
+            "FER-2013's, pass --labels=folders."
         ) from None
 
 
