@@ -30,8 +30,9 @@ from PIL import Image
 from benchmarks.table import accuracy, hardware
 from data_prep.sample import render
 from fer_jax import Predictor, cli, evaluate
+from fer_jax.auditing.findings import audit
 from fer_jax.config import default_config, flatten, load_config
-from fer_jax.data.records import Records, find_run_data, open_data_set
+from fer_jax.data.records import DataSet, find_run_data, open_data_set
 from fer_jax.devices import describe_devices
 from fer_jax.errors import write_atomically
 from fer_jax.inference.annotate import Mark, annotate
@@ -104,7 +105,8 @@ def main(arguments: Sequence[str]) -> None:
         views: classification_metrics(values, records.labels, data.classes)
         for views, values in probabilities.items()
     }
-    report = _report(data_dir)
+    report = _report(data)
+    without = report["excluded"]["without"]
     chosen = logits[options.views]
     crossed = cross_fitted_probabilities(chosen, records.labels)
     calibration = {
@@ -126,7 +128,6 @@ def main(arguments: Sequence[str]) -> None:
     }
     write_atomically(EXPECTED, json.dumps(expected, indent=1) + "\n")
 
-    seen = _duplicates(records, data.load("train"))
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
     card = environment.from_string(_TEMPLATE.read_text()).render(
         stages=list(_stages(stages, options.config)),
@@ -139,8 +140,8 @@ def main(arguments: Sequence[str]) -> None:
         accuracy=accuracy,
         calibration=calibration,
         temperature=temperature,
-        duplicates=int(seen.sum()),
-        accuracy_without=accuracy(right[~seen].mean(), int((~seen).sum())),
+        copies=report["excluded"]["images"],
+        accuracy_without=accuracy(without["accuracy"], without["n"]),
         counts=dict(zip(data.classes, np.bincount(data.load("train").labels), strict=True)),
         speed=_speed(predictor),
         devices=hardware(describe_devices()),
@@ -150,13 +151,18 @@ def main(arguments: Sequence[str]) -> None:
     print(card)
 
 
-def _report(data_dir: Path) -> dict[str, Any]:
-    """Evaluates the model folder, and keeps report.json alone: pictures would show the data."""
+def _report(data: DataSet) -> dict[str, Any]:
+    """Evaluates the model folder, with and without images that are copies of training images.
+
+    It keeps report.json alone, because pictures would show the data.
+    """
     with tempfile.TemporaryDirectory() as name:
+        leaks = Path(name) / "audit.csv"
+        write_atomically(leaks, audit(data, {}).to_csv())
         folder = Path(name) / "model"
         for file in ("config.json", WEIGHTS):
             write_atomically(folder / file, (SHIPPED / file).read_bytes())
-        report = evaluate(folder, SPLIT, data_dir=data_dir)
+        report = evaluate(folder, SPLIT, data_dir=data.data_dir, exclude=f"{leaks}:leak")
     write_atomically(SHIPPED / "eval" / SPLIT / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
@@ -182,12 +188,6 @@ def _draw_grad_cam(predictor: Predictor, drawn: np.ndarray) -> None:
         row.paste(picture, (width * index, height - picture.height))
     row.thumbnail((1400, 1400))
     row.save(SHIPPED / GRAD_CAM, quality=85)
-
-
-def _duplicates(records: Records, training: Records) -> np.ndarray:
-    """Returns which records have the same pixels as a training image."""
-    known = {image.tobytes() for image in training.images()}
-    return np.array([image.tobytes() in known for image in records.images()])
 
 
 def _stages(workdirs: Sequence[Path], base: str) -> Iterator[Mapping[str, Any]]:

@@ -71,7 +71,9 @@ OPERATORS = {
     "large_cnn": CNN | {"Conv": 6, "BatchNormalization": 2, "Relu": 7, "MaxPool": 3, "Gemm": 2},
     "medium_cnn": CNN | {"Conv": 5, "BatchNormalization": 3, "Relu": 7, "MaxPool": 4, "Gemm": 3},
     # Bilinear resizing to 40x40 is two products.
-    "ready": AVERAGED | {"Conv": 20, "Relu": 17, "Add": 8, "MatMul": 2},
+    "ferplus": AVERAGED | {"Conv": 20, "Relu": 17, "Add": 8, "MatMul": 2},
+    # The rows of the 64x64 pixels are also a product.
+    "ferplus_vgg13": CNN | {"Conv": 10, "Relu": 12, "MaxPool": 4, "Gemm": 3, "MatMul": 2},
     "resnet": AVERAGED | {"Conv": 20, "Relu": 17, "Add": 8},
     "resnet50_transfer": AVERAGED
     | {"Conv": 53, "Relu": 49, "Add": 16, "MaxPool": 1, "MatMul": 2, "Sub": 1},
@@ -81,7 +83,7 @@ OPERATORS = {
     | {"Conv": 13, "Relu": 15, "MaxPool": 5, "Gemm": 3, "MatMul": 2, "Sub": 1, "Squeeze": 1},
 }
 GAINS = {"efficientnet": 1.25, "resnet50_transfer": 0.8}
-GAINS |= dict.fromkeys(("large_cnn", "medium_cnn", "three_emotions"), 1.25)
+GAINS |= dict.fromkeys(("ferplus_vgg13", "large_cnn", "medium_cnn", "three_emotions"), 1.25)
 # XLA takes half a minute to compile these with tens of megabytes of constants.
 LARGE = ("resnet50_transfer", "vgg16_transfer")
 
