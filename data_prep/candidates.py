@@ -1,5 +1,6 @@
 """What a source holds: files or rows that should become images of the data set."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,28 @@ class Release:
     own: bool = False
     left_out: Counter[str] = field(default_factory=Counter)
     notes: Sequence[str] = ()
+
+
+class Listing:
+    """Passes candidates on, and notes their names, splits and classes.
+
+    `digest` is complete once all have passed, and does not depend on their order.
+    """
+
+    def __init__(self, candidates: Iterator[Candidate]):
+        self._candidates = candidates
+        self._lines: list[str] = []
+
+    def __iter__(self) -> Iterator[Candidate]:
+        for candidate in self._candidates:
+            self._lines.append(f"{candidate.split}\0{candidate.label}\0{candidate.name}")
+            yield candidate
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256; file names that are not UTF-8 count as well."""
+        lines = "\n".join(sorted(self._lines))
+        return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def is_hidden(path: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_prep.candidates import Listing
 from data_prep.labellings import open_labelled
 from data_prep.options import Options
 from fer_jax.data.contract import DATASET_NAME, DATASET_VERSION, is_name, record_dir
@@ -23,7 +24,8 @@ def refuse_other_name(data_dir: Path, name: str) -> None:
 def refuse_another(options: Options, metadata: Mapping[str, Any]) -> None:
     """Raises `UserError` if finished records were made from another source or by other options.
 
-    It compares the kinds and the numbers of files or rows. Nothing is downloaded or drawn for it.
+    It compares the kinds, the numbers of files or rows, and their names, splits and classes.
+    Nothing is downloaded, drawn or decoded for it.
     """
     records = record_dir(options.data_dir)
     advice = "give another --data_dir, or delete the records first."
@@ -43,8 +45,13 @@ def refuse_another(options: Options, metadata: Mapping[str, Any]) -> None:
     else:
         with open_labelled(options) as release:
             kind = release.kind
-            number = sum(1 for _ in release.candidates)
-            number += release.left_out.total()
+            listing = Listing(release.candidates)
+            number = sum(1 for _ in listing) + release.left_out.total()
+            if number == before and metadata.get("listing", listing.digest) != listing.digest:
+                raise UserError(
+                    f"{records} is finished, and since then files of --source {options.source} "
+                    f"have other names, splits or classes: {advice}"
+                )
     if (kind, number) != (metadata["source"], before):
         raise UserError(
             f"{records} is finished, with {before:,} files or rows of source "

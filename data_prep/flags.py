@@ -181,7 +181,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if given.data_dir is None and (given.name or given.labels == "ferplus"):
         given.data_dir = Path("data") / (given.name or given.labels)
     if missing := [flag for flag in ("source", "data_dir") if getattr(given, flag) is None]:
-        parser.error(f"missing {' and '.join('--' + flag for flag in missing)}")
+        names = {"data_dir": "--data_dir (or --name, for data/NAME)", "source": "--source"}
+        parser.error(f"missing {' and '.join(names[flag] for flag in missing)}")
     if not 32 <= given.image_size <= 512:
         parser.error(f"--image_size={given.image_size} is not from 32 to 512")
     for flag in _OWN if given.labels != "folders" else ():

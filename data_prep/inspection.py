@@ -22,7 +22,8 @@ def refuse_small_classes(counts: Counts, classes: Sequence[str], *, by_votes: bo
     """
     if len(classes) < 2:
         raise UserError(
-            f"all images are of one class, {''.join(classes)!r}: a classifier needs two or more."
+            f"all images are of one class, {''.join(classes)!r}: a classifier needs two or more. "
+            "If that is no class, say by --columns where the table has the labels."
         )
     small = [f"{name} has {n}" for name, n in totals(counts, classes).items() if n < 2]
     if small and not by_votes:

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.builder import is_finished, read_metadata, remove_leftovers, write_records
-from data_prep.candidates import Release
+from data_prep.candidates import Listing, Release
 from data_prep.checking import Cut, Record, check, fingerprints
 from data_prep.description import Description
 from data_prep.figures import draw_class_distribution, draw_samples
@@ -60,7 +60,8 @@ def prepare(options: Options) -> None:
 def _convert(options: Options, store: Store) -> None:
     data_dir, images = options.data_dir, options.images
     with open_labelled(options) as release:
-        progress = tqdm(release.candidates, "checking", release.total, unit=" images", disable=None)
+        listing = Listing(release.candidates)
+        progress = tqdm(listing, "checking", release.total, unit=" images", disable=None)
         resize = options.resize or release.any_size or images.size != IMAGE_SIZE
         cut = _face_cutter() if options.detect_faces else None
         records, quarantined = check(progress, images, store, resize=resize, cut=cut)
@@ -94,6 +95,7 @@ def _convert(options: Options, store: Store) -> None:
         "images": len(records),
         "quarantined": len(quarantined),
         "left_out": release.left_out.total(),
+        "listing": listing.digest,
         "resized": resize,
         "fit": options.images.fit,
         "options": options.facts,

@@ -53,6 +53,7 @@ def label_pictures(
     if prefixed:
         labelled.notes.append("splits are from the names of the files, such as train_1.jpg")
     taken: dict[str, str] = {}
+    labels: dict[str, Sequence[str] | None] = {}
     aligned = 0
     for table in tables:
         for number, row in table.rows:
@@ -65,7 +66,11 @@ def label_pictures(
                 split = _split_of_row(row, table.split, prefixed)
                 entry = _find(file, by_name, originals=originals)
                 if entry.path in taken:
-                    raise RejectedError(f"{entry.path} again, after {taken[entry.path]}")
+                    differs = row.get("label") != labels[entry.path]
+                    raise RejectedError(
+                        f"{entry.path} again, after {taken[entry.path]}"
+                        f"{', with another label' if differs else ''}"
+                    )
                 if "votes" in row:
                     counts = read_counts(row["votes"], table.votes or keys)
                     labelled.counts[entry.path] = counts
@@ -74,7 +79,7 @@ def label_pictures(
             except RejectedError as error:
                 labelled.candidates.append(Candidate(place, split, "", refuse(str(error))))
                 continue
-            taken[entry.path] = place
+            taken[entry.path], labels[entry.path] = place, row.get("label")
             aligned += os.path.basename(entry.path) != os.path.basename(file)
             label = "" if "votes" in row else row["label"][0]
             load = partial(load_file, entry, ())

@@ -155,10 +155,11 @@ def check_files(data_dir: str | os.PathLike, names: Iterable[str] | None = None)
 def damaged(data_dir: str | os.PathLike, name: str, reason: object) -> UserError:
     """Returns the error about a damaged file of the records."""
     folder = record_dir(data_dir)
+    own = "" if folder.parent.name == DATASET_NAME else " --labels=folders"
     reason = " ".join(str(getattr(reason, "strerror", None) or reason).split())
     return UserError(
         f"{folder / name} is damaged: {reason}; delete {folder}, then prepare the data again with "
-        f"`python -m data_prep --source PATH --data_dir {data_dir}`"
+        f"`python -m data_prep --source PATH --data_dir {data_dir}{own}`"
     )
 
 

@@ -269,9 +269,9 @@ def open_data_set(data_dir: str | os.PathLike, classes: Collection[str] = ()) ->
     folder = record_dir(data_dir)
     if not folder.exists():
         raise UserError(
-            f"no records in {data_dir}; make them with "
-            f"`python -m data_prep --source PATH --data_dir {data_dir}`, or give their folder with "
-            "--config.data_dir"
+            f"no records in {data_dir}{_did_you_mean(data_dir)}; make them with "
+            f"`python -m data_prep --source PATH --data_dir {data_dir}` (own data: with "
+            "--labels=folders), or give their folder with --config.data_dir"
         )
     intact = check_files(data_dir, INFO_FILES)
     for name in INFO_FILES:
@@ -280,6 +280,12 @@ def open_data_set(data_dir: str | os.PathLike, classes: Collection[str] = ()) ->
     with _damage_told(data_dir, "dataset_info.json or features.json", intact):
         builder = tfds.builder_from_directory(folder)
         return DataSet(data_dir, builder, classes)
+
+
+def _did_you_mean(data_dir: Path) -> str:
+    """Returns the end of an error about a folder that holds the folders of several data sets."""
+    inside = [path for path in sorted(data_dir.glob("*/")) if record_dir(path).exists()]
+    return f". Did you mean {' or '.join(map(str, inside[:3]))}?" if inside else ""
 
 
 def _check_content(name: str, text: str, intact: bool) -> None:

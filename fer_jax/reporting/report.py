@@ -112,8 +112,10 @@ def _notes(evaluation: Evaluation, report: Mapping[str, Any]) -> Iterator[str]:
 
 def describe_excluded(excluded: Mapping[str, Any]) -> str:
     """Returns a sentence about the images that one of the two sets of figures leaves out."""
+    if not excluded["images"]:
+        return f"{excluded['file']} lists none of the images."
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in excluded["kinds"].items())
-    return f"{excluded['file']} lists {excluded['images']:,} of the images ({kinds or 'no kind'})."
+    return f"{excluded['file']} lists {excluded['images']:,} of the images ({kinds})."
 
 
 def _accuracy(side: Mapping[str, Any], *, short: bool) -> str:

@@ -343,3 +343,11 @@ def test_the_default_is_as_before(tmp_path, convert):
     write_folders(tmp_path / "fer", 1)
     fingerprint = convert(tmp_path / "fer").metadata["fingerprint"]
     assert fingerprint == "41bc7a51871a479ff78e8aa57386f15650b053520ef81d47921a7c5eccf89804"
+
+
+def test_finished_records_of_changed_files_are_refused(tmp_path, convert_own):
+    source = write(tmp_path / "source", folders("calm", "tense", number=3))
+    assert convert_own(source).status == 0
+    assert "already finished" in convert_own(source).out
+    (source / "tense").rename(source / "upset")
+    assert_one_line_error(convert_own(source), "other names, splits or classes")
