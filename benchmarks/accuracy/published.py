@@ -29,7 +29,7 @@ from benchmarks import children, table
 from benchmarks.accuracy.published_page import SPLIT, SYSTEMS, Reproduction, System, make_page
 from fer_jax import cli
 from fer_jax.config import flatten, load_config
-from fer_jax.data.contract import CLASS_NAMES
+from fer_jax.data.contract import CLASS_NAMES, ImageFormat
 from fer_jax.errors import UserError
 from fer_jax.workdir import CONFIG, PAGE, evaluation_dir, read_run
 
@@ -112,7 +112,7 @@ def reproduce(
 def _build(run: Reproduction) -> None:
     from flax import nnx
 
-    from fer_jax.models import create_model
+    from fer_jax.models import create_model, follow_data
     from fer_jax.summary import count_parameters
 
     config = load_config(run.system.config)
@@ -121,7 +121,8 @@ def _build(run: Reproduction) -> None:
     network = nnx.eval_shape(lambda: build(rngs=nnx.Rngs(0)))
     run.parameters = count_parameters(network)["total"]
     # As read back from config.json, where tuples are lists.
-    run.config = flatten(json.loads(json.dumps(config.to_dict())))
+    of_fer2013 = {**config.to_dict(), "model": follow_data(config.model, ImageFormat())}
+    run.config = flatten(json.loads(json.dumps(of_fer2013)))
 
 
 def _train(run: Reproduction, *, epochs_scale: float | None, overrides: Sequence[str]) -> None:
