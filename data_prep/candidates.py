@@ -1,4 +1,4 @@
-"""What a source holds: files or rows that should become images of the data set."""
+"""The files or rows of a source that should become images of the data set."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What a prepared data set says of itself."""
+"""Name, classes and image format of a prepared data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What happens to a folder that holds records already: they are never replaced."""
+"""Protects finished records: another source or other options are refused."""
 
 from collections.abc import Mapping
 from pathlib import Path

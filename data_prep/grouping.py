@@ -68,7 +68,8 @@ def set_aside(
         places = [place for place, one in enumerate(moved) if one.split == "train"]
         labels = np.array([classes.index(moved[place].label) for place in places], int)
         groups = [moved[place].group for place in places]
-        share = fraction / left + 1e-9  # Of ten images, 0.3 of what 0.7 left over are 3.
+        # Without the small addition, rounding could turn 3 of 10 images into 2.
+        share = fraction / left + 1e-9
         _, aside = stratified_split(labels, share, groups if any(groups) else None, seed=seed)
         for index in aside:
             moved[places[index]] = replace(moved[places[index]], split=split)

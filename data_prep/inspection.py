@@ -1,4 +1,4 @@
-"""What is odd about a set of images, said before its records are written."""
+"""Checks a set of images before its records are written: small classes, repeated images."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence

@@ -73,7 +73,7 @@ def write_map(names: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Naming:
-    """What the names in a source mean.
+    """The class of each name in a source.
 
     Attributes:
       classes: class names, in label order.

@@ -1,4 +1,4 @@
-"""What the user asks for."""
+"""The options of one call of the command."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ LABELS = (DATASET_NAME, "folders", "ferplus")
 """The values of --labels."""
 
 ROLES = ("file", "label", "split", "votes")
-"""What a column can say of an image. A table needs a file, and a label or votes."""
+"""The meanings that a column can have. A table needs a file, and a label or votes."""
 
 
 @dataclass(frozen=True, kw_only=True)
