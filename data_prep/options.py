@@ -65,7 +65,7 @@ class Options:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the records depend on besides the source, by flag."""
+        """The value of each flag on which the records depend."""
         return {
             "labels": self.labels,
             **self.images.facts,

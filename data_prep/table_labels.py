@@ -17,7 +17,7 @@ _ALIGNED = "_aligned"  # RAF-DB's table says train_00001.jpg where the file ends
 
 @dataclass
 class Labelled:
-    """What a source says of its pictures.
+    """The labels that tables or folders give to pictures.
 
     Attributes:
       candidates: a candidate for each picture or row, labelled as the source has it.
