@@ -22,8 +22,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     augmentation: Augmentation,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: slice = slice(None),
 ) -> grain.DatasetIterator[Batch]:
     """Returns an endless, checkpointable iterator over shuffled, augmented batches.
 
@@ -32,14 +31,11 @@ def training_batches(
 
     Args:
       records: split to read.
-      batch_size: rows of the global batch; the processes get equal shares of them, in order.
+      batch_size: rows of the global batch.
       seed: seed of order and augmentation.
       augmentation: ranges of the augmentation.
-      process_index: index of this process, and of the share it reads.
-      process_count: number of processes, a divisor of `batch_size`.
+      rows: rows of each global batch that this process reads; default: all.
     """
-    share = batch_size // process_count
-    rows = slice(process_index * share, (process_index + 1) * share)
 
     def read_and_augment(indices: np.ndarray, rng: np.random.Generator) -> Batch:
         # Every process draws for all rows, so an image's numbers do not depend on its reader.

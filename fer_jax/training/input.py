@@ -70,6 +70,8 @@ class HostInput(Input):
     ):
         """Opens a stream for each seed, one seed for each member."""
         self._batch_size, self._members = batch_size, members
+        share = batch_size // jax.process_count()
+        rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         first = np.arange(1)
         self._example = {"image": records.read(first), **records.answers(first)}
         self._streams = [
@@ -78,8 +80,7 @@ class HostInput(Input):
                 batch_size=batch_size,
                 seed=seed,
                 augmentation=augmentation,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
+                rows=rows,
             )
             for seed in seeds
         ]
