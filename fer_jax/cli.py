@@ -9,6 +9,7 @@ import platform
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,8 +20,9 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 
 from fer_jax import stopping
 from fer_jax.config import load_config, suggest
-from fer_jax.errors import DISK_ERRORS, UserError
+from fer_jax.errors import DISK_ERRORS, STATUS, UserError
 from fer_jax.paths import user_path
+from fer_jax.processes import worker
 
 COMMANDS = {
     "prepare": (
@@ -78,7 +80,8 @@ def run(
       define_flags: function that defines the flags. It is called only when the command starts, so
         importing a command's module adds no flags to another program.
     """
-    stopping.watch()
+    worker.adopt()
+    stopping.watch(worker.relay())
     if define_flags:
         define_flags()
     try:
@@ -107,7 +110,15 @@ def define_path(
     """Defines a flag whose value is a `Path`, or None."""
     parser = _PathParser()
     serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
-    flags.DEFINE(parser, name, default, help, serializer=serializer, required=required)
+    flags.DEFINE(
+        parser,
+        name,
+        default,
+        help,
+        serializer=serializer,
+        required=required,
+        allow_override=True,  # absl has a --log_dir, which it does not use here.
+    )
 
 
 class _PathParser(flags.ArgumentParser):
@@ -227,13 +238,20 @@ def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequen
         _exit(error)
     except stopping.Stopped as stopped:
         print(stopped, file=sys.stderr)
+        worker.last_words(stopping.STATUS, str(stopped))
         raise
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            _exit(UserError(f"{error}; make room or grant access, then run the same command again"))
+        if not worker.is_worker():
             raise
-        _exit(UserError(f"{error}; make room or grant access, then run the same command again"))
+        # Another process's end may be the reason, and then nobody wants to see a traceback.
+        worker.last_words(1, f"{type(error).__name__}: {error}", traceback.format_exc())
+        os._exit(1)
 
 
 def _exit(error: Exception) -> NoReturn:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(2)
+    line = " ".join(str(error).split())
+    print(f"error: {line}", file=sys.stderr)
+    worker.last_words(STATUS, line)
+    sys.exit(STATUS)

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+STATUS = 2
+"""Exit status of a command that ends with a `UserError`."""
+
 
 class UserError(Exception):
     """A mistake that the user can fix. The message is one line: the problem, and how to fix it.
 
-    Commands print it without a traceback and end with exit status 2.
+    Commands print it without a traceback and end with exit status `STATUS`.
     """
 
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 STATUS = 75
@@ -48,25 +48,29 @@ class Request:
 
 _request: Request | None = None  # None: a signal ends the process at once.
 _watching = 0  # Process that has the thread; a fork does not have it.
+_asks = -1  # Where the thread is asked, besides by signals.
+_relay: Callable[[], None] | None = None
 
 
-def watch() -> None:
-    """Makes SIGTERM and Ctrl-C end this process; call it from the main thread."""
-    global _watching
+def watch(relay: Callable[[], None] | None = None) -> None:
+    """Makes SIGTERM and Ctrl-C end this process; call it from the main thread.
+
+    `relay`: function that a signal calls instead, in the other thread. Only `ask` ends the process.
+    """
+    global _watching, _asks, _relay
+    _relay = relay
     if _watching != os.getpid():
         _watching = os.getpid()
-        readable, writable = os.pipe()
-        os.set_blocking(writable, False)
-        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+        readable, _asks = os.pipe()
+        os.set_blocking(_asks, False)
+        signal.set_wakeup_fd(_asks, warn_on_full_buffer=False)
         threading.Thread(target=_receive, args=[readable], name="stopping", daemon=True).start()
-    take_back()
+    _take()
 
 
-def take_back() -> None:
-    """Takes the signals back from a library that has replaced their handlers, after `watch`."""
-    if _watching == os.getpid():
-        for number in _SIGNALS:
-            signal.signal(number, lambda *_: None)
+def ask() -> None:
+    """Does what a signal to this process does, after `watch`."""
+    os.write(_asks, b"\0")
 
 
 @contextlib.contextmanager
@@ -82,7 +86,7 @@ def deferred() -> Iterator[Request]:
     if _watching == os.getpid():
         _request = request
         try:
-            take_back()
+            _take()  # A library may have replaced the handlers.
             yield request
         finally:
             _request = None
@@ -104,13 +108,21 @@ def deferred() -> Iterator[Request]:
             signal.signal(number, handler)
 
 
+def _take() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+
 def _receive(readable: int) -> None:
-    """Receives the numbers of signals through a pipe, and acts on them."""
+    """Receives the numbers of signals, and 0 from `ask`, through a pipe, and acts on them."""
     deadline: float | None = None
     while True:
         wait = None if deadline is None else max(0.0, deadline - time.monotonic())
         signalled = bool(select.select([readable], [], [], wait)[0])
-        if signalled and os.read(readable, 1)[0] not in _SIGNALS:
+        number = os.read(readable, 1)[0] if signalled else 0
+        if number in _SIGNALS and _relay:
+            _relay()
+        if number and (number not in _SIGNALS or _relay):
             continue
         request = _request
         if signalled and request and not request.asked:
@@ -127,5 +139,6 @@ def _end() -> None:
     flush.start()
     flush.join(1)
     line = "stopped; files are whole, and the same command goes on or starts again\n"
-    os.write(2, (f"\n{line}" if os.isatty(2) else line).encode())  # Below a progress bar.
+    err = sys.stderr.fileno()
+    os.write(err, (f"\n{line}" if os.isatty(err) else line).encode())  # Below a progress bar.
     os._exit(STATUS)

@@ -30,6 +30,7 @@ from fer_jax.inference.views import choose_views
 from fer_jax.inference.warm_start import Initialize, choose_initial_weights
 from fer_jax.models import create_model, follow_data
 from fer_jax.models.functional import abstract_network
+from fer_jax.processes import worker
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
 from fer_jax.stopping import Stopped
@@ -69,7 +70,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Returns:
       A mapping with `history`, one mapping per epoch as in metrics.jsonl; `best_step`, the step of
       the best checkpoint; and `report`, that checkpoint's report on the validation split, as in
-      report.json (None on every process except 0). For an ensemble: `members`, a list of such
+      report.json (None in every process except 0). For an ensemble: `members`, a list of such
       mappings; and `report`, the report on their mean prediction.
 
     Raises:
@@ -80,10 +81,13 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     choose_views(config.views)
     if config.ensemble > 1 and jax.process_count() > 1:
         raise UserError("ensemble needs a single process; start one run per host instead")
+    if jax.process_count() > 1 and not worker.is_worker():
+        raise UserError("several processes need `python -m fer_jax.main`; start it on each")
     workdir = Path(workdir)
 
     # 1. Data.
-    data_dir = find_data_dir(config.data_dir, recorded_data_dir(workdir))
+    recorded = worker.share("recorded data", lambda: recorded_data_dir(workdir))
+    data_dir = find_data_dir(config.data_dir, recorded)
     prepare_if_missing(data_dir, config.data_source)
     data = open_data_set(data_dir, config.classes)
     training = data.load(
@@ -101,7 +105,9 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     config = config.copy_and_resolve_references()
     config.input = choose_input(config.input, training)
     config.model = ConfigDict(follow_data(config.model, data.images))
-    if finished := finished_result(workdir, config, data):
+    if differs := worker.difference("data", {"records": data.fingerprint, **data.excluded}):
+        raise UserError(differs)
+    if finished := worker.share("finished", lambda: finished_result(workdir, config, data)):
         if jax.process_index() == 0:
             print(f"{workdir} is finished, and nothing changes; its report is {workdir / PAGE}")
         return finished
@@ -199,7 +205,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         losses = FiniteLosses()
         with (
             Interruption() as interruption,
-            Trace(workdir / PROFILE, config.profile) as trace,
+            Trace(workdir / PROFILE, 0 if jax.process_index() else config.profile) as trace,
             table,
         ):
             while not all(run.finished for run in runs):
@@ -213,7 +219,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                     step += taken
                     table.advance(taken * config.batch_size)
                     trace.advance(taken, state)
-                    stop = interruption.asked(step)
+                    stop = interruption.asked()
                     if (stop or step == save_at) and step < epoch * steps_per_epoch:
                         losses.check_all()
                         interruption.answer()
@@ -257,7 +263,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
                         run.add_epoch(member, position, seconds=seconds, **numbers[k])
                 best = members.count == 1 and runs[0].best is runs[0].history[-1]
                 table.add(mean_epoch(numbers), best=best)
-                if stop or interruption.pending:
+                if stop or interruption.asked():
                     raise Stopped(f"stopped after epoch {epoch}; the same command goes on there")
             for run in runs:
                 run.checkpoints.wait()

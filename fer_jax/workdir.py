@@ -99,12 +99,11 @@ def claim_workdir(
         difference), or it cannot be written.
     """
     path = workdir / CONFIG
-    versions = {name: _version(name) for name in _PACKAGES}
     facts = {
         "config": config,
         "data": data,
         "devices": devices,
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions(),
     }
     # Tuples become lists, as in the file.
     facts, model_defaults = json.loads(json.dumps((facts, model_defaults)))
@@ -207,6 +206,11 @@ def _has_checkpoints(workdir: Path) -> bool:
     return any(
         any(workdir.glob(pattern)) for pattern in (f"{CHECKPOINTS}/*", f"member_*/{CHECKPOINTS}/*")
     )
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, fer_jax and the libraries that its numbers depend on."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
 
 
 def _version(package: str) -> str:

@@ -3,6 +3,7 @@
 Tests of the page alone use made-up runs.
 """
 
+import itertools
 import json
 import math
 import re
@@ -58,6 +59,8 @@ def accuracy(report) -> str:
 
 
 def stop_after_first_epoch(config, workdir):
+    points = itertools.count(1)
+
     class Stopped:
         def __enter__(self):
             return self
@@ -65,9 +68,8 @@ def stop_after_first_epoch(config, workdir):
         def __exit__(self, *_):
             pass
 
-        def asked(self, step):
-            self.pending = step == 3  # The last step of an epoch of 168 images in batches of 64.
-            return self.pending
+        def asked(self):
+            return next(points) == 3  # The last step of an epoch of 168 images in batches of 64.
 
         def answer(self):
             pass

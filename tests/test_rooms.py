@@ -9,6 +9,7 @@ ROOMS = (
     "fer_jax.stopping",
     "fer_jax.errors",
     "fer_jax.paths",
+    "fer_jax.processes",
     "fer_jax.downloads",
     "fer_jax.config",
     "fer_jax.data.contract",

@@ -1,5 +1,6 @@
 """Whole runs on small records, in this process: their files, and how they resume."""
 
+import itertools
 import json
 import os
 import signal
@@ -114,15 +115,17 @@ def test_resumes_as_if_never_stopped(config, tmp_path, source):
         assert (tmp_path / "stopped" / name).exists()
 
 
-def stop_at(config, workdir, step):
+def stop_at(config, workdir, step, *, steps_per_epoch=10):
     """Trains until a SIGTERM that arrives while `step` is under way."""
     from fer_jax.training import interruption
 
+    points = itertools.count(1)  # Every step, and the end of every epoch.
+
     class Stopping(interruption.Interruption):
-        def asked(self, now):
-            if now == step:
+        def asked(self):
+            if next(points) == step + (step - 1) // steps_per_epoch:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().asked(now)
+            return super().asked()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["fer_jax.train"], "Interruption", Stopping)

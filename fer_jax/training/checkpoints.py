@@ -21,16 +21,19 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.options import MultiprocessingOptions
 
 from fer_jax.errors import UserError, warn, write_atomically
+from fer_jax.processes import worker
 from fer_jax.training.step import TrainState
 
 SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
@@ -53,6 +56,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, in order."""
+        return self._steps()
+
+    def _steps(self) -> list[int]:
         if not self._directory.is_dir():
             return []
         return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
@@ -63,7 +69,7 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint, or it is damaged; the message lists the others.
         """
-        steps = self.steps()
+        steps = self._steps()
         scores = {step: score for step in steps if (score := self._score(step)) is not None}
         if which == "latest" and steps:
             found = steps[-1]
@@ -101,7 +107,7 @@ class Checkpoints:
           UserError: the checkpoint is damaged, or belongs to another network.
         """
         network = {"params": params, "statistics": statistics}
-        restored = self._restore(step, model=network)["model"]
+        restored = _place(self._restore(step, model=network)["model"], network)
         return restored["params"], restored["statistics"]
 
     def restore(self, step: int, state: TrainState) -> tuple[TrainState, Any, dict[str, Any]]:
@@ -117,12 +123,11 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is damaged, or belongs to another network.
         """
-        restored = self._restore(
-            step, model=state.network, training=_training_part(state), input=None, progress=None
-        )
-        network = restored["model"]
+        wanted = {"model": state.network, "training": _training_part(state)}
+        restored = self._restore(step, **wanted, input=None, progress=None)
+        network, training = (_place(restored[item], tree) for item, tree in wanted.items())
         state = state.replace(**(network if state.ema is None else {"ema": network}))
-        return state.replace(**restored["training"]), restored["input"], restored["progress"]
+        return state.replace(**training), restored["input"], restored["progress"]
 
     def damage(self, step: int, *items: str) -> str:
         """Returns what is wrong with a checkpoint's files, or "".
@@ -166,7 +171,7 @@ class Checkpoints:
         return SCORES[self._best_by](metrics) if metrics else None
 
     def _restore(self, step: int, **items: Any) -> Mapping[str, Any]:
-        """Restores items: a tree of arrays like the one given, or for None a JSON object."""
+        """Restores items: NumPy arrays of the shapes and types given, or for None a JSON object."""
         folder = self._directory / str(step)
         if damage := self.damage(step, *items):
             raise UserError(f"{folder} is damaged: {damage}")
@@ -176,11 +181,15 @@ class Checkpoints:
                     f"{folder} holds another network than the run's config.json: {difference}"
                 )
         arguments = {
-            item: ocp.args.JsonRestore() if tree is None else ocp.args.StandardRestore(tree)
+            item: ocp.args.JsonRestore() if tree is None else ocp.args.StandardRestore(_empty(tree))
             for item, tree in items.items()
         }
         try:
-            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            options = ocp.CompositeOptions(multiprocessing_options=_alone())
+            with ocp.Checkpointer(
+                ocp.CompositeCheckpointHandler(composite_options=options),
+                multiprocessing_options=_alone(),
+            ) as checkpointer:
                 return checkpointer.restore(folder, args=ocp.args.Composite(**arguments))
         except Exception as error:  # TensorStore's have many types. Older runs have no digests.
             reason = f"{type(error).__name__}: {str(error)[:200]}"
@@ -188,7 +197,10 @@ class Checkpoints:
 
 
 class CheckpointWriter(Checkpoints):
-    """The checkpoints of a run in training, saved asynchronously. `close` waits."""
+    """The checkpoints of a run in training, saved asynchronously. `close` waits.
+
+    All processes call its methods. Process 0 alone uses the files, and shares what it reads.
+    """
 
     def __init__(self, directory: Path, *, best_by: str, latest: int = 2):
         """Sets damaged checkpoints aside, and says so; deletes what a killed save left.
@@ -199,14 +211,17 @@ class CheckpointWriter(Checkpoints):
           latest: number of the latest checkpoints that are kept.
         """
         super().__init__(directory, best_by=best_by)
-        if jax.process_index() == 0:
-            for unfinished in self._directory.glob(f"*{_UNFINISHED}*"):
-                shutil.rmtree(unfinished)
-            for step in self.steps():
-                if damage := self.damage(step):
-                    self._set_aside(step, damage)
-        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._saving = 0
+        self._manager: ocp.CheckpointManager | None = None
+        if jax.process_index() != 0:
+            return
+        for unfinished in self._directory.glob(f"*{_UNFINISHED}*"):
+            shutil.rmtree(unfinished)
+        for step in self._steps():
+            if damage := self.damage(step):
+                self._set_aside(step, damage)
+        with self._told():
+            self._directory.mkdir(parents=True, exist_ok=True)
         # `max_to_keep` with `best_fn` would delete the latest checkpoint, which a run resumes from.
         # The one before stands in for it if it is damaged.
         keep = AnyPreservationPolicy([LatestN(latest), BestN(n=1, get_metric_fn=SCORES[best_by])])
@@ -217,8 +232,18 @@ class CheckpointWriter(Checkpoints):
                 preservation_policy=keep,
                 best_fn=SCORES[best_by],
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+                multiprocessing_options=_alone(),
+                create=False,  # With these options Orbax creates no folder.
             ),
         )
+
+    @override
+    def steps(self):
+        return worker.share("steps", self._steps)
+
+    @override
+    def find_step(self, which):
+        return worker.share("step", lambda: super(CheckpointWriter, self).find_step(which))
 
     def save(
         self,
@@ -232,16 +257,19 @@ class CheckpointWriter(Checkpoints):
         Raises:
           UserError: this or the last checkpoint cannot be written.
         """
+        if self._manager is None:
+            return
         with self._told():
             self._manager.wait_until_finished()
             self._saving = int(state.step)
+            # Copies, because they are written in the background while the run goes on.
+            arrays = jax.tree.map(np.array, (state.network, _training_part(state)))
             self._manager.save(
                 self._saving,
                 args=ocp.args.Composite(
-                    model=ocp.args.StandardSave(state.network),
-                    training=ocp.args.StandardSave(_training_part(state)),
+                    model=ocp.args.StandardSave(arrays[0]),
+                    training=ocp.args.StandardSave(arrays[1]),
                     input=ocp.args.JsonSave(position),
-                    # A copy, because it is written in the background while the run goes on.
                     progress=ocp.args.JsonSave(copy.deepcopy(progress)),
                 ),
                 metrics=metrics,
@@ -250,8 +278,10 @@ class CheckpointWriter(Checkpoints):
 
     def delete_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps, because the run goes on from this one."""
-        for later in [other for other in self.steps() if other > step]:
-            self._manager.delete(later)
+        later = [other for other in self.steps() if other > step]
+        if self._manager:
+            for other in later:
+                self._manager.delete(other)
 
     def wait(self) -> None:
         """Blocks until everything saved is on disk.
@@ -259,13 +289,27 @@ class CheckpointWriter(Checkpoints):
         Raises:
           UserError: the last checkpoint cannot be written.
         """
-        with self._told():
-            self._manager.wait_until_finished()
+        if self._manager:
+            with self._told():
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and releases the directory. Raises what `wait` raises."""
-        with self._told():
-            self._manager.close()
+        if self._manager:
+            with self._told():
+                self._manager.close()
+
+    @override
+    def _restore(self, step, **items):
+        if jax.process_count() == 1:
+            return super()._restore(step, **items)
+        trees = {item: tree for item, tree in items.items() if tree is not None}
+        restored: dict[str, Any] = {item: _empty(tree) for item, tree in trees.items()}
+        if jax.process_index() == 0:
+            restored = dict(super()._restore(step, **items))
+        objects = {item: restored.get(item) for item in items.keys() - trees.keys()}
+        arrays = multihost_utils.broadcast_one_to_all({item: restored[item] for item in trees})
+        return arrays | worker.share("checkpoint", lambda: objects)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -288,11 +332,34 @@ class CheckpointWriter(Checkpoints):
 
     def _write_digests(self) -> None:
         """Writes digests.json. Orbax calls it in its thread, just before it commits."""
-        if jax.process_index() == 0:
-            [folder] = self._directory.glob(f"{self._saving}{_UNFINISHED}*")
-            files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
-            digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-            write_atomically(folder / _DIGESTS, json.dumps(digests, indent=1))
+        [folder] = self._directory.glob(f"{self._saving}{_UNFINISHED}*")
+        files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+        digests = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+        write_atomically(folder / _DIGESTS, json.dumps(digests, indent=1))
+
+
+def _alone() -> MultiprocessingOptions:
+    """Returns Orbax's options for a process that reads or writes without the others."""
+    number = jax.process_index()
+    return MultiprocessingOptions(
+        primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"process_{number}"
+    )
+
+
+def _empty(tree: Any) -> Any:
+    """Returns NumPy arrays of the shapes and types of a tree."""
+    return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+
+
+def _place(arrays: Any, like: Any) -> Any:
+    """Places NumPy arrays, equal in all processes, on the devices of a tree's arrays."""
+    return jax.tree.map(
+        lambda array, leaf: jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, array.__getitem__
+        ),
+        arrays,
+        like,
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -1,41 +1,43 @@
 """A clean stop when the user, SLURM or a TPU scheduler asks for one."""
 
 import contextlib
-
-import jax
-from jax.experimental import multihost_utils
+import math
+import threading
 
 from fer_jax import stopping
+from fer_jax.processes import worker
 
 
 class Interruption(contextlib.ExitStack):
-    """Tells after each step whether to save and stop; a context manager.
+    """Tells at each point where a run can save and stop, whether to; a context manager.
 
-    On one process SIGTERM and Ctrl-C ask for it, see `stopping.deferred`. Several processes must
-    stop at the same step. After a SIGTERM, JAX's preemption service chooses this step.
+    SIGTERM and Ctrl-C ask for it, see `stopping.deferred`. Several processes must stop at the same
+    point, the first one that none of them has passed. They agree on it in the background, because
+    one may wait at a point while another waits for it in the middle of a step.
     """
 
     def __enter__(self) -> "Interruption":
         super().__enter__()
-        self._several = jax.process_count() > 1
-        if self._several:
-            self._request = stopping.Request()
-            self.callback(stopping.take_back)
-        else:
-            self._request = self.enter_context(stopping.deferred())
+        self._passed, self._last = 0, math.inf
+        self._agreeing = threading.Lock()
+        self._request = self.enter_context(stopping.deferred())
+        worker.when_asked(self._agree)
+        self.callback(worker.when_asked, None)
         return self
 
-    def asked(self, step: int) -> bool:
-        """Whether to stop after `step`. All processes call it, with the same steps."""
-        if self._several:
-            self._request.asked = multihost_utils.reached_preemption_sync_point(step)
-        return self.pending
-
-    @property
-    def pending(self) -> bool:
-        """Whether a stop is asked for; of several processes, at the step that they agree on."""
-        return self._request.asked
+    def asked(self) -> bool:
+        """Whether to stop at this point. All processes call it at the same points."""
+        if not worker.is_worker():
+            return self._request.asked
+        with self._agreeing:
+            self._passed += 1
+            return self._passed > self._last
 
     def answer(self) -> None:
         """Says that saving begins. It may take its time."""
         self._request.answered = self._request.asked
+
+    def _agree(self) -> None:
+        with self._agreeing:
+            if self._last == math.inf:
+                self._last = max(worker.gather("points passed", self._passed))

@@ -46,6 +46,8 @@ Predict = Callable[[nnx.State, nnx.State], Float[np.ndarray, "n classes"]]
 class Run:
     """Writes one network's workdir while it is trained; a context manager.
 
+    All processes call its methods, and process 0 alone uses the workdir.
+
     Attributes:
       history: one mapping per epoch, as in metrics.jsonl.
       seconds: seconds of training so far.
@@ -232,6 +234,8 @@ def finish_ensemble(
     Returns:
       The result of `train` for an ensemble.
     """
+    if jax.process_index() != 0:
+        return {"members": list(results), "report": None}
     epochs = itertools.zip_longest(*(result["history"] for result in results))
     history = [mean_epoch([epoch for epoch in members if epoch]) for members in epochs]
     write_history(workdir / METRICS, history)
@@ -258,8 +262,7 @@ def _claim(stack: contextlib.ExitStack, workdir: Path, config: ConfigDict, data:
     """Locks a workdir until `stack` closes, and writes its config.json."""
     if jax.process_index() == 0:
         stack.callback(Lock(workdir).release)
-    _write_config(workdir, config, data, write=jax.process_index() == 0)
-    if jax.process_index() == 0:
+        _write_config(workdir, config, data, write=True)
         (workdir / PAGE).unlink(missing_ok=True)  # It is written again at the end.
 
 

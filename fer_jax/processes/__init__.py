@@ -1,0 +1,1 @@
+"""Several processes that train as one: how they meet, agree, and end together. Imports no JAX."""
