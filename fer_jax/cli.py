@@ -21,7 +21,7 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 from fer_jax import stopping
 from fer_jax.config import load_config, suggest
 from fer_jax.errors import DISK_ERRORS, STATUS, UserError
-from fer_jax.paths import user_path
+from fer_jax.paths import is_url, user_place
 from fer_jax.processes import worker
 
 COMMANDS = {
@@ -105,10 +105,15 @@ def define_config(default: str | None = None, *, what: str) -> flags.FlagHolder:
 
 
 def define_path(
-    name: str, help: str, default: str | None = None, *, required: bool = False
+    name: str,
+    help: str,
+    default: str | None = None,
+    *,
+    required: bool = False,
+    remote: bool = False,
 ) -> None:
-    """Defines a flag whose value is a `Path`, or None."""
-    parser = _PathParser()
+    """Defines a flag whose value is a `Path`, or None; with `remote` also a URL, which is text."""
+    parser = _PathParser(remote)
     serializer: flags.ArgumentSerializer = flags.ArgumentSerializer()
     flags.DEFINE(
         parser,
@@ -122,16 +127,22 @@ def define_path(
 
 
 class _PathParser(flags.ArgumentParser):
-    """Reads a path, and refuses one that no file can have."""
+    """Reads a path, or with `remote` a path or a URL, and refuses what can be neither."""
 
-    def parse(self, argument: str | Path) -> Path:
+    def __init__(self, remote: bool):
+        super().__init__()
+        self._remote = remote
+
+    def parse(self, argument: str | Path) -> Path | str:
+        if is_url(argument) and not self._remote:
+            raise ValueError("it is a URL; give a path on this machine")
         try:
-            return user_path(str(argument))
+            return user_place(argument)
         except UserError as error:
             raise ValueError(str(error)) from None
 
     def flag_type(self) -> str:
-        return "path"
+        return "path or URL" if self._remote else "path"
 
 
 class _ConfigParser(flags.ArgumentParser):

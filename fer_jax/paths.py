@@ -1,6 +1,7 @@
 """Paths as users give them: checked, expanded, and shown in messages."""
 
 import os
+import re
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -35,6 +36,32 @@ def user_path(text: str) -> Path:
     except RuntimeError:
         user = text.split(os.sep)[0]
         raise UserError(f"{user} is no user's home folder; give another path") from None
+
+
+def is_url(place: str | os.PathLike) -> bool:
+    """Returns whether a place is a URL, such as gs://bucket/run, and no path."""
+    return isinstance(place, str) and bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place))
+
+
+def user_place(place: str | os.PathLike) -> Path | str:
+    """Returns the URL that a user gave as text without a slash at its end, else `user_path`.
+
+    Raises:
+      UserError: no file can have this path, or it is a URL that lacks a slash.
+    """
+    text = os.fspath(place)
+    if is_url(text):
+        check_path(text)
+        url = text.rstrip("/")
+        names = url.partition("://")[2].split("/")
+        if "" in names[1:] or names == [""] or any(name.startswith(".") for name in names):
+            raise UserError(f"{text} names no folder; give a URL such as gs://bucket/folder")
+        return url
+    path = user_path(text)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) and not Path(path.parts[0]).exists():
+        url = text.replace(":/", "://", 1)
+        raise UserError(f"{text} lacks a slash: give {url}, as text, since a Path drops one")
+    return path
 
 
 def check_folder(flag: str, path: Path) -> None:
