@@ -63,30 +63,39 @@ class Checkpoints:
             return []
         return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdecimal())
 
+    def choose_step(self, which: str) -> int:
+        """Returns the step that `which` names: "best", "latest" or a number.
+
+        It reads the metrics only, and nothing else of a checkpoint needs to be there.
+
+        Raises:
+          UserError: there is no such checkpoint; the message lists the others.
+        """
+        steps = self._steps()
+        scores = {step: score for step in steps if (score := self._score(step)) is not None}
+        if which == "latest" and steps:
+            return steps[-1]
+        if which == "best" and scores:
+            # If several are equally good, the latest, which Orbax keeps.
+            return max(scores, key=lambda step: (scores[step], step))
+        if which.isdecimal() and int(which) in steps:
+            return int(which)
+        missing = f"no checkpoint {which!r}"
+        if which == "best" and steps:
+            missing = "no best checkpoint before the run's first epoch ends"
+        raise UserError(
+            f"{missing} in {self._directory}: {_list(steps)}; say best, latest or a step"
+        )
+
     def find_step(self, which: str) -> int:
         """Returns the step of the checkpoint that `which` names: "best", "latest" or a number.
 
         Raises:
           UserError: there is no such checkpoint, or it is damaged; the message lists the others.
         """
-        steps = self._steps()
-        scores = {step: score for step in steps if (score := self._score(step)) is not None}
-        if which == "latest" and steps:
-            found = steps[-1]
-        elif which == "best" and scores:
-            # If several are equally good, the latest, which Orbax keeps.
-            found = max(scores, key=lambda step: (scores[step], step))
-        elif which.isdecimal() and int(which) in steps:
-            found = int(which)
-        else:
-            missing = f"no checkpoint {which!r}"
-            if which == "best" and steps:
-                missing = "no best checkpoint before the run's first epoch ends"
-            raise UserError(
-                f"{missing} in {self._directory}: {_list(steps)}; say best, latest or a step"
-            )
+        found = self.choose_step(which)
         if damage := self.damage(found, "model", "metrics"):
-            others = [step for step in steps if not self.damage(step, "model", "metrics")]
+            others = [step for step in self._steps() if not self.damage(step, "model", "metrics")]
             raise UserError(
                 f"checkpoint {found} in {self._directory} is damaged: {damage}; choose an intact "
                 f"one: {_list(others)}"
