@@ -26,8 +26,10 @@ from fer_jax.data.contract import (
     record_dir,
     title_of,
 )
+from fer_jax.data.remote_records import fetch_records
 from fer_jax.data.splits import stratified_split
 from fer_jax.errors import UserError
+from fer_jax.paths import is_url, user_place
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -228,20 +230,33 @@ def check_validation(
 def find_data_dir(configured: str | os.PathLike = "", recorded: str | os.PathLike = "") -> Path:
     """Returns the configured folder, else `$FER2013_DIR`, else `data/fer2013`.
 
-    If only the folder that a run has `recorded` holds records, that one.
+    If only the folder that a run has `recorded` holds records, that one. Of a URL, the folder is
+    the copy of its records on this machine, which is made if there is none.
+
+    Raises:
+      UserError: there are no records at a URL, or it cannot be reached.
     """
-    folder = Path(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
-    moved = recorded and not record_dir(folder).exists() and record_dir(recorded).exists()
-    return Path(recorded) if moved else folder
+    place = user_place(configured or os.environ.get("FER2013_DIR") or "data/fer2013")
+    if isinstance(place, str):
+        return fetch_records(place)
+    if not recorded or record_dir(place).exists():
+        return place
+    if is_url(recorded):
+        return fetch_records(str(recorded))
+    return Path(recorded) if record_dir(recorded).exists() else place
 
 
 def find_run_data(run: Mapping[str, Any]) -> Path:
     """Returns the folder of the records that a run was trained on, from its config.json.
 
+    Of a URL, a copy; see `find_data_dir`.
+
     Raises:
       UserError: it is not where it was.
     """
-    recorded = run["data"].get("directory", "")  # Absolute; older runs lack it.
+    recorded = run["data"].get("directory", "")  # Absolute, or a URL; older runs lack it.
+    if is_url(recorded):
+        return fetch_records(recorded)
     if recorded and record_dir(recorded).exists():
         return Path(recorded)
     folder = find_data_dir(run["config"]["data_dir"])

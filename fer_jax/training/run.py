@@ -18,6 +18,7 @@ from fer_jax.data.records import DataSet, Records
 from fer_jax.devices import describe_devices
 from fer_jax.errors import UserError, told, write_atomically
 from fer_jax.models import default_arguments
+from fer_jax.remote import place_of
 from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.events import RunEvents
 from fer_jax.reporting.figures import plot_curves, to_png
@@ -278,7 +279,7 @@ def _write_config(workdir: Path, config: ConfigDict, data: DataSet, *, write: bo
             **data.images.facts,
             "classes": data.classes,
             "splits": data.split_sizes,
-            "directory": str(data.data_dir),
+            "directory": place_of(data.data_dir),
             **({"excluded": data.excluded} if data.excluded else {}),
         },
         devices=describe_devices(),
