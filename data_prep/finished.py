@@ -9,6 +9,7 @@ from data_prep.labellings import open_labelled
 from data_prep.options import Options
 from fer_jax.data.contract import DATASET_NAME, DATASET_VERSION, is_name, record_dir
 from fer_jax.errors import UserError
+from fer_jax.remote import place_of
 
 
 def refuse_other_name(data_dir: Path, name: str) -> None:
@@ -21,13 +22,18 @@ def refuse_other_name(data_dir: Path, name: str) -> None:
             )
 
 
-def refuse_another(options: Options, metadata: Mapping[str, Any]) -> None:
+def shown(data_dir: Path) -> str:
+    """Returns the place of the records in a folder, or at the URL that it is a copy of."""
+    return f"{place_of(data_dir)}/{record_dir(data_dir).relative_to(data_dir)}"
+
+
+def refuse_another(options: Options, data_dir: Path, metadata: Mapping[str, Any]) -> None:
     """Raises `UserError` if finished records were made from another source or by other options.
 
     It compares the kinds, the numbers of files or rows, and their names, splits and classes.
     Nothing is downloaded, drawn or decoded for it.
     """
-    records = record_dir(options.data_dir)
+    records = shown(data_dir)
     advice = "give another --data_dir, or delete the records first."
     # Older records lack some or all of the options; they were made with the defaults.
     default = Options(source="", data_dir=Path(), resize=metadata.get("resized", False))

@@ -10,7 +10,7 @@ from data_prep.label_map import read_map
 from data_prep.options import LABELS, Options, read_columns
 from fer_jax.data.contract import DATASET_NAME, FITS, ImageFormat, is_name
 from fer_jax.errors import UserError
-from fer_jax.paths import user_path
+from fer_jax.paths import user_place
 
 _USAGE = """python -m data_prep --source PATH --data_dir DIR [--resize] [--allow_bad]
        python -m data_prep --labels folders --source PATH --name NAME [flags of own data]"""
@@ -42,8 +42,15 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _path(text: str) -> Path:
+    place = _place(text)
+    if isinstance(place, str):
+        raise argparse.ArgumentTypeError(f"{text} is a URL; give a path on this machine")
+    return place
+
+
+def _place(text: str) -> Path | str:
     try:
-        return user_path(text)
+        return user_place(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -66,7 +73,13 @@ def _parser() -> _Parser:
         "a .zip of it, fer2013.csv or icml_face_data.csv; 'kaggle' downloads it; 'sample' draws "
         "4,900 artificial faces to try things out. Own data: a folder or .zip",
     )
-    add("--data_dir", metavar="DIR", type=_path, help="the folder to write to; default: data/NAME")
+    add(
+        "--data_dir",
+        metavar="DIR",
+        type=_place,
+        help="the folder to write to, a path or a URL such as gs://bucket/fer2013; default: "
+        "data/NAME",
+    )
     add(
         "--name",
         help="name of the data set; default: fer2013 or, of own data, the last part of DIR",
@@ -222,7 +235,7 @@ def _name(parser: _Parser, given: argparse.Namespace) -> str:
     """Returns the name of the data set; own data may not pass for FER-2013."""
     if given.labels != "folders":
         name = given.name or given.labels
-    elif (name := given.name or given.data_dir.absolute().name) == DATASET_NAME:
+    elif (name := given.name or _last_part(given.data_dir)) == DATASET_NAME:
         parser.error(f"own data cannot have the name {name}: give another, as in --name=faces")
     if not is_name(name):
         parser.error(
@@ -230,3 +243,7 @@ def _name(parser: _Parser, given: argparse.Namespace) -> str:
             "and _ after a letter, at most 64 in all"
         )
     return name
+
+
+def _last_part(place: Path | str) -> str:
+    return place.absolute().name if isinstance(place, Path) else place.rpartition("/")[2]

@@ -22,7 +22,7 @@ class Options:
 
     Attributes:
       source: path of a source, "kaggle" or "sample".
-      data_dir: folder to write to.
+      data_dir: folder to write to, a path or a URL.
       name: name of the data set, see `is_name`.
       labels: one of `LABELS`: where the labels come from.
       images: --image_size, --channels and --fit.
@@ -41,7 +41,7 @@ class Options:
     """
 
     source: str
-    data_dir: Path
+    data_dir: Path | str
     name: str = DATASET_NAME
     labels: str = DATASET_NAME
     images: ImageFormat = field(default_factory=ImageFormat)

@@ -28,7 +28,8 @@ def open_own(options: Options) -> Iterator[Release]:
       UserError: there are no labels, or they do not suit the options.
     """
     source = Path(options.source).expanduser()
-    if options.data_dir.resolve().is_relative_to(source.resolve()):
+    data_dir = options.data_dir
+    if isinstance(data_dir, Path) and data_dir.resolve().is_relative_to(source.resolve()):
         raise UserError(
             f"--data_dir {options.data_dir} lies in --source, whose files are all read: choose "
             "another --data_dir."

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,16 @@ from data_prep.candidates import Listing, Release
 from data_prep.checking import Cut, Record, check, fingerprints
 from data_prep.description import Description
 from data_prep.figures import draw_class_distribution, draw_samples
-from data_prep.finished import refuse_another, refuse_other_name
+from data_prep.finished import refuse_another, refuse_other_name, shown
 from data_prep.inspection import differing_classes, refuse_small_classes, repeated
 from data_prep.labellings import open_labelled
 from data_prep.options import Options
 from data_prep.report import Counts, count, print_counts, resize_hint, totals, write_quarantine
 from data_prep.store import Store, open_store
 from fer_jax.data.contract import IMAGE_SIZE, record_dir
+from fer_jax.data.remote_records import fetch_records, has_records, send_records
 from fer_jax.errors import UserError, warn
+from fer_jax.remote import cache_dir
 
 MAX_QUARANTINED = 0.01
 """Largest fraction of bad files or rows that is accepted without --allow_bad."""
@@ -32,19 +35,38 @@ def prepare(options: Options) -> None:
     """Converts the source to array records below `options.data_dir`.
 
     Pictures and quarantine are written first. The records appear last, in one step, so a killed run
-    leaves no data set and the next run starts over.
+    leaves no data set and the next run starts over. Records for a URL are prepared on this machine
+    and then sent, what makes them count as finished last.
 
     Raises:
       UserError: the source or the folder cannot be used, or too many files or rows are bad.
     """
-    data_dir = options.data_dir
+    url = options.data_dir
+    if isinstance(url, Path):
+        _prepare(options, url)
+    elif has_records(url):
+        _prepare(options, fetch_records(url))  # Which says that they are finished, or refuses.
+    else:
+        folder = cache_dir("prepared", url)
+        _prepare(options, folder)
+        try:
+            number = send_records(folder, url)
+        except UserError as error:
+            raise UserError(
+                f"{error}; the records are in {folder}, and the same command sends them."
+            ) from error
+        shutil.rmtree(folder)
+        print(f"all {number} files are at {url} now")
+
+
+def _prepare(options: Options, data_dir: Path) -> None:
     with _locked(data_dir):
         refuse_other_name(data_dir, options.name)
         if is_finished(data_dir):
             about = read_metadata(data_dir)
-            refuse_another(options, about)
+            refuse_another(options, data_dir, about)
             print(
-                f"{record_dir(data_dir)} is already finished: {about['images']:,} images from "
+                f"{shown(data_dir)} is already finished: {about['images']:,} images from "
                 f"source {about['source']!r}, fingerprint {about['fingerprint'][:12]}. Nothing was "
                 "done; delete it to convert again."
             )
@@ -54,11 +76,11 @@ def prepare(options: Options) -> None:
         remove_leftovers(data_dir)
 
         with open_store(data_dir) as store:
-            _convert(options, store)
+            _convert(options, data_dir, store)
 
 
-def _convert(options: Options, store: Store) -> None:
-    data_dir, images = options.data_dir, options.images
+def _convert(options: Options, data_dir: Path, store: Store) -> None:
+    images = options.images
     with open_labelled(options) as release:
         listing = Listing(release.candidates)
         progress = tqdm(listing, "checking", release.total, unit=" images", disable=None)
@@ -104,9 +126,11 @@ def _convert(options: Options, store: Store) -> None:
     write_records(data_dir, records, description, metadata, show_progress=sys.stderr.isatty())
 
     print_counts(counts, release.classes, beside_published=release.published)
-    print(f"{summary}: {report}")
-    print(f"pictures: {data_dir / 'samples.png'} {data_dir / 'class_distribution.png'}")
-    print(f"records: {record_dir(data_dir)} (fingerprint {metadata['fingerprint'][:12]})")
+    place = options.data_dir  # If it is a URL, everything is sent there now.
+    folder = record_dir(data_dir).relative_to(data_dir)
+    print(f"{summary}: {place}/{report.name}")
+    print(f"pictures: {place}/samples.png {place}/class_distribution.png")
+    print(f"records: {place}/{folder} (fingerprint {metadata['fingerprint'][:12]})")
 
 
 def _face_cutter() -> Cut:
