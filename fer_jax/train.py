@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from fer_jax.inference.warm_start import Initialize, choose_initial_weights
 from fer_jax.models import create_model, follow_data
 from fer_jax.models.functional import abstract_network
 from fer_jax.processes import worker
+from fer_jax.remote import place_of
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
 from fer_jax.stopping import Stopped
@@ -38,6 +40,7 @@ from fer_jax.training.ensemble import Members, member_configs
 from fer_jax.training.input import INPUTS, Input, choose_input
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.memory import check_memory
+from fer_jax.training.mirror import mirrored
 from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
 from fer_jax.training.programs import Programs
 from fer_jax.training.run import (
@@ -60,12 +63,13 @@ from fer_jax.workdir import PAGE, PROFILE, recorded_data_dir
 
 
 @memory_errors("give a smaller batch_size, eval_batch_size or network")
-def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+@mirrored
+def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """Trains a config, or resumes its run, and writes everything into `workdir`.
 
     Args:
       config: every knob, see `fer_jax/config.py`.
-      workdir: a new folder, or the folder of a run of the same config.
+      workdir: a new folder, or the folder of a run of the same config; a path or a URL.
 
     Returns:
       A mapping with `history`, one mapping per epoch as in metrics.jsonl; `best_step`, the step of
@@ -109,7 +113,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         raise UserError(differs)
     if finished := worker.share("finished", lambda: finished_result(workdir, config, data)):
         if jax.process_index() == 0:
-            print(f"{workdir} is finished, and nothing changes; its report is {workdir / PAGE}")
+            place = place_of(workdir)
+            print(f"{place} is finished, and nothing changes; its report is {place}/{PAGE}")
         return finished
     check_validation(data.classes, training, validation, config.validation_split)
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
@@ -191,7 +196,8 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         table.write(
             f"{config.model.name}, {parameters:,} parameters{ensemble}, {dtype}, on {mesh.size} x "
             f"{device_kind()}; {len(training):,} images to train on and "
-            f"{len(validation):,} to validate on, {data.title} from {data.source} in {data_dir}"
+            f"{len(validation):,} to validate on, {data.title} from {data.source} in "
+            f"{place_of(data_dir)}"
         )
         if origin:
             table.write(origin)
@@ -201,7 +207,7 @@ def train(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             table.write(absent)
         epoch = step // steps_per_epoch
         if step:
-            table.write(f"resuming {workdir} after epoch {epoch}, step {step:,}")
+            table.write(f"resuming {place_of(workdir)} after epoch {epoch}, step {step:,}")
         losses = FiniteLosses()
         with (
             Interruption() as interruption,
