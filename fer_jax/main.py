@@ -36,7 +36,7 @@ from fer_jax.workdir import IMMATERIAL, versions
 def define_flags() -> None:
     """Defines --config and the other flags."""
     cli.define_config(what="Config to train, see fer_jax/config.py.")
-    cli.define_path("workdir", "Where the run goes; default: runs/<config>.")
+    cli.define_path("workdir", "Where the run goes; default: runs/<config>.", remote=True)
     flags.DEFINE_string(
         "coordinator_address",
         None,
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     check(options.config)
     config_file = find_config(config_flags.get_config_filename(options["config"]))
     workdir = options.workdir or Path("runs") / config_file.stem
-    if not workdir.is_dir() and not options.process_id:
+    if isinstance(workdir, Path) and not workdir.is_dir() and not options.process_id:
         check_folder("--workdir", workdir)
     cli.use_huge_pages()
     if cluster:
