@@ -14,17 +14,23 @@ from absl import flags
 
 from fer_jax import cli
 from fer_jax.errors import UserError, write_atomically
+from fer_jax.paths import is_url
+from fer_jax.remote import place_of
 
 CSV, PAGE = "audit.csv", "audit.html"
 
 
 def define_flags() -> None:
     """Defines --data_dir and the other flags."""
-    cli.define_path("data_dir", "Folder of the records; default: as in training.")
-    cli.define_path("output", "Folder to write to; default: that of the records.")
+    cli.define_path("data_dir", "Folder of the records; default: as in training.", remote=True)
+    cli.define_path(
+        "output",
+        "Folder to write to; default: that of the records or, if they are at a URL, this folder.",
+    )
     cli.define_path(
         "workdir",
         "Run whose predictions test the labels of the images that it was not trained on.",
+        remote=True,
     )
     flags.DEFINE_bool("detect_faces", False, "Look for images without a face; takes minutes.")
 
@@ -39,10 +45,10 @@ def main(arguments: Sequence[str]) -> None:
     from fer_jax.auditing.predictions import out_of_fold
     from fer_jax.data.records import find_data_dir, open_data_set
 
-    data = open_data_set(options.data_dir or find_data_dir())
+    data = open_data_set(find_data_dir(options.data_dir or ""))
     predictions = out_of_fold(options.workdir, data) if options.workdir else {}
     found = audit(data, predictions, detect_faces=options.detect_faces)
-    folder = Path(options.output or data.data_dir)
+    folder = options.output or (Path() if is_url(place_of(data.data_dir)) else data.data_dir)
     try:
         write_atomically(folder / CSV, found.to_csv())
         write_audit_page(folder / PAGE, found)

@@ -33,8 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     from fer_jax.reporting import comparison
 
     options = flags.FLAGS
-    workdirs = [Path(argument) for argument in arguments[1:]]
-    split, runs = comparison.read_runs(workdirs, options.split)
+    split, runs = comparison.read_runs(arguments[1:], options.split)
     pairs = comparison.compare_pairs(runs)
     comparison.print_comparison(split, runs, pairs)
     try:

@@ -27,7 +27,7 @@ from fer_jax.errors import UserError
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    cli.define_path("workdir", "Folder of a run; default: the model that ships.")
+    cli.define_path("workdir", "Folder of a run; default: the model that ships.", remote=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_string("detector", None, "What finds the faces.")
     cli.define_path("detector_file", "File of a detector that needs one, such as yunet.")
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str]) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
 
         from fer_jax.inference.predictor import Predictor
-        from fer_jax.inference.trained import load_trained
+        from fer_jax.inference.trained import copied_run, load_trained
         from fer_jax.page.answer import answer, describe
         from fer_jax.workdir import SHIPPED
 
-        workdir = options.workdir or SHIPPED
-        model = load_trained(workdir, options.checkpoint)
-        about = describe(workdir, model)
+        with copied_run(options.workdir or SHIPPED, options.checkpoint) as copy:
+            model = load_trained(copy.folder, options.checkpoint)
+            about = describe(copy.folder, model)
         predictor = Predictor(model)
         predictor(np.zeros((48, 48), np.uint8))  # Compiles the program before the first frame.
 

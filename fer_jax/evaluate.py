@@ -44,12 +44,13 @@ def evaluate(
     For an ensemble: the mean prediction of its members, and each member in its own workdir.
 
     Args:
-      workdir: folder of the run, or a model folder.
+      workdir: folder of the run, or a model folder; a path or a URL, where the folder is sent to.
       split: see `DataSet.load`.
       checkpoint: "best", "latest" or a step.
       views: views of each image whose probabilities are averaged, see `fer_jax/config.py`;
         default: the run's.
-      data_dir: folder of the records; default: the one that the run was trained on.
+      data_dir: folder of the records, a path or a URL; default: the one that the run was trained
+        on.
       exclude: list of images, such as "audit.csv" or "audit.csv:leak", without which the figures
         are given, too; see `fer_jax/data/exclusions.py`.
 
@@ -58,23 +59,39 @@ def evaluate(
 
     Raises:
       UserError: the run, checkpoint, data set, split or views do not exist; the data have other
-        classes or images of another format than the run; or the list cannot be used.
+        classes or images of another format than the run; the list cannot be used; or a URL cannot
+        be reached.
     """
     # Imported here: a wrong flag is reported at once.
+    from fer_jax.inference.trained import copied_run
+
+    with copied_run(workdir, checkpoint) as copy:
+        report = _evaluate(copy.folder, split, checkpoint, views, data_dir, exclude)
+        copy.send()
+    return report
+
+
+def _evaluate(
+    workdir: Path,
+    split: str,
+    checkpoint: str,
+    views: str | None,
+    data_dir: str | os.PathLike | None,
+    exclude: str,
+) -> dict[str, Any]:
     import numpy as np
 
     from fer_jax.data.exclusions import exclude as find_excluded
-    from fer_jax.data.records import find_run_data, open_data_set
+    from fer_jax.data.records import find_data_dir, find_run_data, open_data_set
     from fer_jax.inference.model_folder import is_model_folder
     from fer_jax.inference.trained import load_trained
     from fer_jax.reporting.evaluation import Evaluation, variant
     from fer_jax.reporting.report import write_evaluation
     from fer_jax.workdir import member_workdirs, read_run
 
-    workdir = Path(workdir)
     model = load_trained(workdir, checkpoint, views)
     run = read_run(workdir)
-    data = open_data_set(Path(data_dir) if data_dir else find_run_data(run), model.classes)
+    data = open_data_set(find_data_dir(data_dir) if data_dir else find_run_data(run), model.classes)
     if data.classes != model.classes:
         raise UserError(f"the data's classes {data.classes} are not the run's {model.classes}")
     if data.images != model.images:
@@ -127,11 +144,11 @@ def _best_step(workdir: Path, best_by: str) -> int | None:
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    cli.define_path("workdir", "Folder of the run.", required=True)
+    cli.define_path("workdir", "Folder of the run.", required=True, remote=True)
     flags.DEFINE_string("split", None, "Images to evaluate on, for example test.", required=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_enum("views", None, VIEWS, "Views to average over; default: the run's.")
-    cli.define_path("data_dir", "Folder of the records; default: the run's.")
+    cli.define_path("data_dir", "Folder of the records; default: the run's.", remote=True)
     flags.DEFINE_string(
         "exclude",
         "",
@@ -155,10 +172,9 @@ def main(arguments: Sequence[str]) -> None:
     )
 
     from fer_jax.reporting.report import print_report
-    from fer_jax.workdir import evaluation_dir
 
     print_report(report, f"{options.checkpoint} checkpoint of {options.workdir}, {options.split}")
-    print(f"\neverything is in {evaluation_dir(Path(options.workdir), report['folder'])}")
+    print(f"\neverything is in {options.workdir}/eval/{report['folder']}")
 
 
 if __name__ == "__main__":

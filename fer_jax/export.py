@@ -19,9 +19,9 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -52,7 +52,7 @@ def export(
     """Exports the model of a run, or of a model folder.
 
     Args:
-      workdir: folder of the run, or a model folder.
+      workdir: folder of the run, or a model folder; a path or a URL.
       format: one of `FORMATS`.
       output: the file; for safetensors, the folder. One that exists is replaced.
       checkpoint: "best", "latest" or a step.
@@ -65,17 +65,18 @@ def export(
       UserError: there is no such run, checkpoint or format; a package is missing; the output cannot
         be written; or what was written does not give the predictor's probabilities.
     """
-    workdir, output = Path(workdir), Path(output)
+    output = Path(output)
     _check_output(format, output)
 
     # Imported here: a wrong flag is reported at once.
     from fer_jax.exporting.check import largest_difference
-    from fer_jax.inference.trained import load_trained
+    from fer_jax.inference.trained import copied_run, load_trained
 
-    model = load_trained(workdir, checkpoint, views)
-    images, what = _images(workdir, model)
+    with copied_run(workdir, checkpoint) as copy:
+        model, run = load_trained(copy.folder, checkpoint, views), read_run(copy.folder)
+    images, what = _images(run, model)
     with _partial(output) as partial:
-        predict = _write(format, partial, workdir, model)
+        predict = _write(format, partial, run, model)
         difference = largest_difference(predict, model, images)
         size = sum(file.stat().st_size for file in [partial, *partial.rglob("*")])
         _put(partial, output)
@@ -86,7 +87,7 @@ def export(
 
 
 def _write(
-    format: str, path: Path, workdir: Path, model: "TrainedModel"
+    format: str, path: Path, run: Mapping[str, Any], model: "TrainedModel"
 ) -> "Callable[[np.ndarray], np.ndarray]":
     """Writes the model, and returns the function from images to probabilities read from there."""
     if format == "onnx":
@@ -102,7 +103,7 @@ def _write(
 
     from fer_jax.exporting.folder import export_folder, run_folder
 
-    export_folder(path, read_run(workdir), model)
+    export_folder(path, run, model)
     return run_folder(path)
 
 
@@ -123,7 +124,7 @@ def _check_output(format: str, output: Path) -> None:
         raise UserError(f"--output={output} holds other files; name a new folder")
 
 
-def _images(workdir: Path, model: "TrainedModel") -> "tuple[np.ndarray, str]":
+def _images(run: Mapping[str, Any], model: "TrainedModel") -> "tuple[np.ndarray, str]":
     """Returns images to check the export on, and what they are."""
     import numpy as np
 
@@ -131,7 +132,7 @@ def _images(workdir: Path, model: "TrainedModel") -> "tuple[np.ndarray, str]":
 
     split = model.config.validation_split
     with contextlib.suppress(UserError):
-        records = open_data_set(find_run_data(read_run(workdir)), model.classes).load(split)
+        records = open_data_set(find_run_data(run), model.classes).load(split)
         chosen = np.unique(np.linspace(0, len(records) - 1, _IMAGES).astype(int))
         return records.read(chosen), f"{len(chosen)} images of {split}"
 
@@ -166,7 +167,7 @@ def _put(partial: Path, output: Path) -> None:
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    cli.define_path("workdir", "Folder of a run; default: the model that ships.")
+    cli.define_path("workdir", "Folder of a run; default: the model that ships.", remote=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_enum("format", None, FORMATS, "Format of the export.", required=True)
     cli.define_path("output", "File to write; a folder for safetensors.", required=True)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def define_flags() -> None:
     """Defines --workdir and the other flags."""
-    cli.define_path("workdir", "Folder of a run; default: the model that ships.")
+    cli.define_path("workdir", "Folder of a run; default: the model that ships.", remote=True)
     flags.DEFINE_string("checkpoint", "best", "best, latest or a step.")
     flags.DEFINE_bool("detect_faces", False, "Find every face, and predict each.")
     flags.DEFINE_string("detector", None, "What finds the faces; implies --detect_faces.")

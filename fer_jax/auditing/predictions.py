@@ -1,5 +1,6 @@
 """Predictions of a run for the images that it was not trained on."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,17 @@ from jaxtyping import Float
 
 from fer_jax.data.records import DataSet
 from fer_jax.errors import UserError, warn
+from fer_jax.remote import copied
 from fer_jax.reporting.evaluation import read_predictions
-from fer_jax.workdir import evaluation_dir, read_run
+from fer_jax.workdir import CONFIG, evaluation_dir, read_run
 
 _BATCH = 32
 _OTHER_PART = {"train_80": "validation_20", "validation_20": "train_80"}
 
 
-def out_of_fold(workdir: Path, data: DataSet) -> dict[str, Float[np.ndarray, "n classes"]]:
+def out_of_fold(
+    workdir: str | os.PathLike, data: DataSet
+) -> dict[str, Float[np.ndarray, "n classes"]]:
     """Returns the probabilities of a run for every split on disk that it has not seen whole.
 
     They come from the run's predictions.csv for these data, and where there is none, from its best
@@ -23,7 +27,7 @@ def out_of_fold(workdir: Path, data: DataSet) -> dict[str, Float[np.ndarray, "n 
     out.
 
     Args:
-      workdir: folder of the run, or a model folder.
+      workdir: folder of the run, or a model folder; a path or a URL.
       data: the data set, with all its classes.
 
     Returns:
@@ -32,7 +36,15 @@ def out_of_fold(workdir: Path, data: DataSet) -> dict[str, Float[np.ndarray, "n 
     Raises:
       UserError: there is no such run, or its classes are not the data's.
     """
-    run = read_run(workdir)
+    with copied(workdir) as copy:
+        copy.fetch(CONFIG, "eval/*/report.json", "eval/*/predictions.csv")
+        return _out_of_fold(workdir, copy.folder, data)
+
+
+def _out_of_fold(
+    workdir: str | os.PathLike, folder: Path, data: DataSet
+) -> dict[str, Float[np.ndarray, "n classes"]]:
+    run = read_run(folder)
     classes = tuple(run["data"]["classes"])
     if {*classes} != {*data.classes}:
         raise UserError(
@@ -57,7 +69,7 @@ def out_of_fold(workdir: Path, data: DataSet) -> dict[str, Float[np.ndarray, "n 
                 "out-of-fold, and tell nothing about its labels; give a run trained without it"
             )
             continue
-        names, probabilities = _predict(workdir, run, data, part)
+        names, probabilities = _predict(workdir, folder, run, data, part)
         rows = dict(zip(names, probabilities[:, columns], strict=True))
         unknown = np.full(len(columns), np.nan)
         filenames = data.load(split, memory_gib=0, ambiguous=True).filenames
@@ -66,11 +78,11 @@ def out_of_fold(workdir: Path, data: DataSet) -> dict[str, Float[np.ndarray, "n 
 
 
 def _predict(
-    workdir: Path, run: dict[str, Any], data: DataSet, split: str
+    workdir: str | os.PathLike, folder: Path, run: dict[str, Any], data: DataSet, split: str
 ) -> tuple[list[str], Float[np.ndarray, "n classes"]]:
     """Returns names and probabilities, with columns in the order of the run's classes."""
-    if (evaluation_dir(workdir, split) / "predictions.csv").exists():
-        read = read_predictions(workdir, split)
+    if (evaluation_dir(folder, split) / "predictions.csv").exists():
+        read = read_predictions(folder, split)
         if read.fingerprint == data.fingerprint and [*read.classes] == run["data"]["classes"]:
             return [*read.filenames], read.probabilities
     # Imported here, since most audits do without JAX.

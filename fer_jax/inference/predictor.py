@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -85,13 +84,14 @@ class Predictor:
         """Loads the model that `python -m fer_jax.main` trained in `workdir`.
 
         Args:
-          workdir: folder of the run, or a model folder (`fer_jax export --format=safetensors`).
+          workdir: folder of the run, or a model folder (`fer_jax export --format=safetensors`); a
+            path or a URL.
           checkpoint: "best", "latest" or a step.
 
         Raises:
           UserError: there is no such run or checkpoint.
         """
-        return cls(load_trained(Path(workdir), checkpoint))
+        return cls(load_trained(workdir, checkpoint))
 
     def __call__(self, images: Picture | Iterable[Picture]) -> Prediction:
         """Predicts one or more pictures.

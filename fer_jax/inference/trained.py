@@ -1,8 +1,10 @@
 """The trained network of a run, restored from a checkpoint or a model folder."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from fer_jax.inference.model_folder import Network, is_model_folder, read_model_
 from fer_jax.inference.probabilities import Function, make_predict, predict_records
 from fer_jax.models import create_model
 from fer_jax.models.functional import Graph, abstract_network
-from fer_jax.workdir import CHECKPOINTS, member_workdirs, read_run
+from fer_jax.remote import Copy, copied
+from fer_jax.workdir import CHECKPOINTS, CONFIG, METRICS, WEIGHTS, member_workdirs, read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +92,39 @@ class TrainedModel:
         return make_predict(self.graph, self.mesh, self.views, self.temperature)
 
 
-def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = None) -> TrainedModel:
+@contextlib.contextmanager
+def copied_run(workdir: str | os.PathLike, checkpoint: str = "best") -> Iterator[Copy]:
+    """Gives a run or model folder; of a URL, a copy with its reports and the model of a checkpoint.
+
+    Args:
+      workdir: the run or model folder, a path or a URL.
+      checkpoint: as in `load_trained`.
+
+    Raises:
+      UserError: the URL cannot be reached, or there is no such run or checkpoint.
+    """
+    with copied(workdir) as copy:
+        if copy.remote:
+            copy.fetch(CONFIG, WEIGHTS, METRICS, f"member_*/{METRICS}", "eval/*/report.json")
+            copy.fetch(*(f"*{CHECKPOINTS}/*/{name}" for name in ("digests.json", "metrics/*")))
+            config = read_run(copy.folder)["config"]
+            if not is_model_folder(copy.folder):
+                from fer_jax.training.checkpoints import Checkpoints
+
+                for member in member_workdirs(copy.folder, config):
+                    folder = member / CHECKPOINTS
+                    step = Checkpoints(folder, best_by=config["best_by"]).choose_step(checkpoint)
+                    copy.fetch(f"{(folder / str(step)).relative_to(copy.folder)}/model/*")
+        yield copy
+
+
+def load_trained(
+    workdir: str | os.PathLike, checkpoint: str = "best", views: str | None = None
+) -> TrainedModel:
     """Restores the network of a run or model folder, or the networks of an ensemble.
 
     Args:
-      workdir: folder of the run, or a model folder.
+      workdir: folder of the run, or a model folder; a path or a URL.
       checkpoint: "best", "latest" or a step; each member of an ensemble has its own best. A model
         folder has one checkpoint only.
       views: a key of `VIEWS`; default: the run's views.
@@ -101,6 +132,11 @@ def load_trained(workdir: Path, checkpoint: str = "best", views: str | None = No
     Raises:
       UserError: there is no such run or checkpoint, or it is damaged.
     """
+    with copied_run(workdir, checkpoint) as copy:
+        return _load(copy.folder, checkpoint, views)
+
+
+def _load(workdir: Path, checkpoint: str, views: str | None) -> TrainedModel:
     run = read_run(workdir)
     config, classes = ConfigDict(run["config"]), tuple(run["data"]["classes"])
     mesh = create_mesh(config.eval_batch_size)

@@ -12,7 +12,7 @@ from fer_jax.errors import UserError
 from fer_jax.inference.trained import load_trained
 from fer_jax.models.functional import leaf_name
 from fer_jax.models.pretrained import load_pretrained
-from fer_jax.paths import user_path
+from fer_jax.paths import user_place
 from fer_jax.workdir import SHIPPED
 
 SHIPPED_NAME = "shipped"
@@ -41,8 +41,8 @@ def choose_initial_weights(config: ConfigDict, classes: Sequence[str]) -> tuple[
         `load_pretrained` refuses the file.
     """
     file = config.pretrained.file
-    folder = SHIPPED if file == SHIPPED_NAME else user_path(file) if file else None
-    if folder is None or not folder.is_dir():
+    folder = SHIPPED if file == SHIPPED_NAME else user_place(file) if file else None
+    if folder is None or not _is_run(folder):
         load = functools.partial(load_pretrained, **config.pretrained, model=config.model)
         return lambda params, statistics: load(params=params, statistics=statistics), ""
     if config.pretrained.sha256:
@@ -58,9 +58,14 @@ def choose_initial_weights(config: ConfigDict, classes: Sequence[str]) -> tuple[
     return functools.partial(_replace, found, folder, head=same), line
 
 
+def _is_run(place: Path | str) -> bool:
+    """Whether a place is a folder; of URLs, http is for files of other libraries."""
+    return place.is_dir() if isinstance(place, Path) else not place.startswith("http")
+
+
 def _replace(
     found: Mapping[str, jax.Array],
-    folder: Path,
+    folder: Path | str,
     params: nnx.State,
     statistics: nnx.State,
     *,

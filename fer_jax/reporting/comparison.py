@@ -1,7 +1,9 @@
 """Runs side by side on one split: their results, and whether the differences are chance."""
 
+import contextlib
 import itertools
 import json
+import os
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +14,14 @@ from jaxtyping import Bool
 
 from fer_jax.config import flatten
 from fer_jax.errors import UserError
+from fer_jax.remote import copied
 from fer_jax.reporting import figures
 from fer_jax.reporting.evaluation import Predictions, read_predictions
 from fer_jax.reporting.metrics import classification_metrics, confidence_intervals
 from fer_jax.reporting.pages import inline, write_page
 from fer_jax.reporting.run_page import HEADLINES, describe_speed
 from fer_jax.reporting.significance import holm, mcnemar, paired_difference
-from fer_jax.workdir import METRICS, median_speed, read_history, read_run
+from fer_jax.workdir import CONFIG, METRICS, median_speed, read_history, read_run
 
 
 class ComparedRun(NamedTuple):
@@ -35,7 +38,7 @@ class ComparedRun(NamedTuple):
     """
 
     letter: str
-    workdir: Path
+    workdir: str
     facts: Mapping[str, Any]
     history: Sequence[Mapping[str, Any]]
     metrics: Mapping[str, Any]
@@ -65,11 +68,13 @@ class Pair(NamedTuple):
     p_holm: float
 
 
-def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, list[ComparedRun]]:
+def read_runs(
+    workdirs: Sequence[str | os.PathLike], split: str | None = None
+) -> tuple[str, list[ComparedRun]]:
     """Reads two or more runs that were evaluated on the same images of a split.
 
     Args:
-      workdirs: the runs.
+      workdirs: the runs, paths or URLs.
       split: name of the split; default: the validation split that all runs have in common.
 
     Returns:
@@ -83,13 +88,25 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
             f"give 2 to {len(string.ascii_uppercase)} runs, not {len(workdirs)}: "
             "python -m fer_jax.compare RUN RUN"
         )
-    facts = [read_run(workdir) for workdir in workdirs]
+    with contextlib.ExitStack() as stack:
+        folders = []
+        for workdir in workdirs:
+            copy = stack.enter_context(copied(workdir))
+            copy.fetch(CONFIG, METRICS, "eval/*/report.json", "eval/*/predictions.csv")
+            folders.append(copy.folder)
+        return _read_runs(workdirs, folders, split)
+
+
+def _read_runs(
+    workdirs: Sequence[str | os.PathLike], folders: Sequence[Path], split: str | None
+) -> tuple[str, list[ComparedRun]]:
+    facts = [read_run(folder) for folder in folders]
     if split is None:
         splits = {run["config"]["validation_split"] for run in facts}
         if len(splits) > 1:
             raise UserError(f"the runs validated on {', '.join(sorted(splits))}; give --split")
         (split,) = splits
-    predictions = [read_predictions(workdir, split) for workdir in workdirs]
+    predictions = [read_predictions(folder, split) for folder in folders]
     runs = []
     for index, (workdir, own) in enumerate(zip(workdirs, predictions, strict=True)):
         order = _match(predictions[0], own, f"{workdirs[0]} and {workdir}")
@@ -99,9 +116,9 @@ def read_runs(workdirs: Sequence[Path], split: str | None = None) -> tuple[str, 
         runs.append(
             ComparedRun(
                 letter=string.ascii_uppercase[index],
-                workdir=workdir,
+                workdir=os.fspath(workdir),
                 facts=facts[index],
-                history=read_history(workdir / METRICS),
+                history=read_history(folders[index] / METRICS),
                 metrics=metrics,
                 correct=probabilities.argmax(axis=1) == labels,
                 fingerprint=own.fingerprint,
