@@ -55,6 +55,7 @@ docs/predict
 docs/demo
 docs/export
 docs/workdir
+docs/remote
 docs/reliability
 ```
 
