@@ -11,11 +11,13 @@ from pathlib import Path
 
 # It imports the libraries and rooms, but not the commands. No device is in use when it forks.
 _SERVER = """
-import json, os, runpy, sys, warnings
+import gc, json, os, runpy, sys, warnings
 warnings.simplefilter("ignore")  # JAX warns about every fork.
 import cv2, rich.table
 import fer_jax.inference.predictor, fer_jax.reporting.comparison, fer_jax.training.run
 warnings.resetwarnings()
+gc.collect()
+gc.freeze()  # Otherwise a fork searches, and so copies, all of this when it ends.
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
