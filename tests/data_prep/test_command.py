@@ -143,7 +143,7 @@ def test_a_full_disk(tmp_path, convert, monkeypatch, where, error):
 
     write_folders(tmp_path / "fer", 1)
     monkeypatch.setattr(where, fail)
-    run = convert(tmp_path / "fer")
+    run = convert(tmp_path / "fer", pictures=True)
     assert_one_line_error(run, "No space left on device", "make room")
     assert not run.wrote_records
 

@@ -34,7 +34,7 @@ def test_folders_like_those_of_raf_db(tmp_path, convert_own):
         *("--name=raf", "--channels=3", "--image_size=96"),
         f"--label_map={small_sets.RAF_MAP}",
     )
-    run = convert_own(tmp_path / "raf", *flags)
+    run = convert_own(tmp_path / "raf", *flags, pictures=True)
     assert run.status == 0, run.err
     assert not run.err
     data = open_data_set(run.data_dir)
@@ -77,7 +77,7 @@ def test_every_picture_format_that_predict_reads(tmp_path, convert_own):
 def test_people_are_in_one_split_only(tmp_path, convert_own):
     small_sets.write_people(tmp_path / "own")
     flags = ("--validation_fraction=0.2", "--test_fraction=0.3", "--group_by=^(s[0-9]+)_")
-    run = convert_own(tmp_path / "own", *flags)
+    run = convert_own(tmp_path / "own", *flags, pictures=True)
     assert run.status == 0, run.err
     assert "10 groups; 0 images have none" in run.out
     data = open_data_set(run.data_dir)

@@ -187,7 +187,7 @@ def test_sample_goes_through_the_same_path(tmp_path, convert, monkeypatch):
 
 def test_pictures_show_the_images_and_the_counts(tmp_path, convert):
     write_folders(tmp_path / "fer", 3)
-    run = convert(tmp_path / "fer")
+    run = convert(tmp_path / "fer", pictures=True)
     for picture in ("samples.png", "class_distribution.png"):
         with Image.open(run.data_dir / picture) as image:
             assert min(image.size) > 400
@@ -205,7 +205,7 @@ def test_pictures_show_the_images_and_the_counts(tmp_path, convert):
 
 
 def test_the_real_images_have_the_published_counts(fer2013_source, convert):
-    run = convert(fer2013_source)
+    run = convert(fer2013_source, pictures=True)
     assert run.status == 0, run.err
     data = open_data_set(run.data_dir)
     assert {"train", "public_test"} <= data.split_sizes.keys()
