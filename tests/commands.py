@@ -29,6 +29,7 @@ else:
 files = {0: (os.devnull, os.O_RDONLY), 1: (job["out"], os.O_WRONLY), 2: (job["err"], os.O_WRONLY)}
 for number, (name, flags) in files.items():
     os.dup2(os.open(name, flags), number)
+os.chdir(job["cwd"])
 sys.argv = [job["module"], *map(os.fsdecode, map(bytes.fromhex, job["arguments"]))]
 runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
 """
@@ -52,13 +53,14 @@ def _server() -> subprocess.Popen:
     return server
 
 
-def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
-    """Runs `python -m module arguments` to its end; returns status, output and errors."""
+def run(module: str, *arguments: object, cwd: Path | str = ".") -> subprocess.CompletedProcess:
+    """Runs `python -m module arguments` in a folder to its end; returns status and outputs."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         out.touch(), err.touch()
         encoded = [os.fsencode(str(argument)).hex() for argument in arguments]
         job = {"module": module, "arguments": encoded, "out": str(out), "err": str(err)}
+        job["cwd"] = os.path.abspath(cwd)
         server = _server()
         assert server.stdin
         assert server.stdout

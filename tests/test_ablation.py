@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import commands
 import pytest
 
 from benchmarks.accuracy.ablation import make_page
@@ -79,6 +80,8 @@ def test_a_split_stands_in_one_column_though_it_chose_the_epoch(ablation):
 
 
 def test_names_an_option_that_there_is_not(tmp_path):
-    result = ablate(f"--workdir={tmp_path}", "--only=crop,luck")
+    result = commands.run(
+        "benchmarks.accuracy.ablation", f"--workdir={tmp_path}", "--only=crop,luck"
+    )
     assert result.returncode == 2
     assert result.stderr.startswith("error: --only has luck; choose from crop, erasing, ")

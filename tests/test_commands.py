@@ -247,7 +247,8 @@ def test_the_console_lists_its_commands_with_an_example_each(command):
 def test_a_console_command_is_its_module(name, module):
     """`tests/test_wheel.py` tests their work; this test covers help and a mistake."""
     for argument in ("--help", "--nonsense"):
-        expected = output(sys.executable, "-m", module, argument)
+        by_module = commands.run(module, argument)
+        expected = (by_module.returncode, by_module.stdout, by_module.stderr)
         assert output(*SCRIPT, name, argument) == expected
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -102,16 +103,17 @@ def test_a_run_does_not_differ_from_itself(runs):
     assert (pair.p, pair.difference) == (1, (0, 0, 0))
 
 
-def run_command(*arguments, **options):
-    command = [sys.executable, "-m", "fer_jax.compare", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, **options)
-
-
 def test_prints_and_writes(runs, tmp_path):
     hostile = tmp_path / "<b>&run"
     runs[2].rename(hostile)
     root = str(Path(__file__).parents[1])
-    result = run_command(*runs[:2], hostile, cwd=tmp_path, env=os.environ | {"PYTHONPATH": root})
+    result = subprocess.run(
+        [sys.executable, "-m", "fer_jax.compare", *runs[:2], hostile],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr
     printed = result.stdout
     assert max(map(len, printed.splitlines())) <= max(80, len(f"C {hostile}"))
@@ -196,7 +198,7 @@ def test_a_mistake_ends_in_one_line_and_status_2(runs, tmp_path):
         ((*runs, f"--output={tmp_path / 'file' / 'page.html'}"), "choose another --output"),
         ((*runs, "--splt=test"), "Did you mean: split"),
     ):
-        result = run_command(*arguments)
+        result = commands.run("fer_jax.compare", *arguments)
         assert result.returncode == 2, result.stderr
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import jax
 import pytest
 from ml_collections import ConfigDict
@@ -102,9 +103,14 @@ def test_resumes_what_was_stopped(tiny, tiny_data_dir, tmp_path, monkeypatch, ca
     stale.parent.mkdir(parents=True, exist_ok=True)
     stale.write_text(json.dumps({"checkpoint_step": 0}))
 
-    monkeypatch.setenv("FER2013_DIR", str(tiny_data_dir))
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
-    overrides = ["--config.eval_batch_size=50"]
+    def run_child(module, *arguments):
+        """As `children.run`, without imports; `test_ablation.py` tests that one."""
+        result = commands.run(f"fer_jax.{module}", *arguments)
+        assert result.returncode == 0, result.stderr
+        print(result.stdout, file=sys.stderr)
+
+    monkeypatch.setattr("benchmarks.children.run", run_child)
+    overrides = ["--config.eval_batch_size=50", f"--config.data_dir={tiny_data_dir}"]
     reproduction = reproduce("tiny", tiny, run, epochs_scale=0.04, overrides=overrides)
     assert "resuming" in capfd.readouterr().err
     assert not reproduction.error
@@ -258,7 +264,8 @@ def test_a_mistake_ends_in_one_line_and_status_2(tmp_path):
         (["--epochs_scale=1.5"], "epochs_scale"),
         (["stray"], "unexpected 'stray'"),
     ):
-        result = published(f"--workdir={tmp_path / 'runs'}", *flags)
+        flags = (f"--workdir={tmp_path / 'runs'}", *flags)
+        result = commands.run("benchmarks.accuracy.published", *flags)
         assert result.returncode == 2, result.stderr
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1

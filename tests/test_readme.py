@@ -1,12 +1,10 @@
 """The README is short; `test_docs.py` has its commands and links, `test_wheel.py` its Python."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import small_sets
 from PIL import Image
 
@@ -38,21 +36,12 @@ def test_your_own_faces_as_written(tmp_path):
     Image.new("RGB", (90, 120), "tan").save(tmp_path / "new.jpg")
     section = README.partition("## Your own faces")[2]
     (block,) = re.findall(r"```bash\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
-    commands = block.replace("\\\n", " ").splitlines()
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    for command in commands:
-        uv, run, python, *arguments = shlex.split(command)
-        assert (uv, run, python) == ("uv", "run", "python")
+    for command in block.replace("\\\n", " ").splitlines():
+        uv, run, python, m, module, *arguments = shlex.split(command)
+        assert (uv, run, python, m) == ("uv", "run", "python", "-m")
         if "--config.data_dir=data/moods" in arguments:
             arguments.append("--config.epochs=2")
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = commands.run(module, *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "data/moods/audit.html").exists()
     assert "data/moods" in (tmp_path / "runs/moods/config.json").read_text()
