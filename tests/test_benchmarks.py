@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 from benchmarks import table
@@ -44,12 +45,6 @@ def interpreter(tmp_path):
     return make
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, **options
-    )
-
-
 def cells_of(page, network, framework):
     (line,) = [line for line in page.splitlines() if line.startswith(f"| {network} | {framework} ")]
     return [cell.strip() for cell in line.strip("|").split("|")][2:]
@@ -63,11 +58,13 @@ def turn(name, *, step, end_to_end, **more):
 def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tmp_path):
     told = turn("PyTorch, told", step=100.0, end_to_end=50.0)
     peer = interpreter("echo ready", f"while read turn; do echo '{json.dumps(told)}'; done")
-    result = run(
-        *("benchmarks.speed", f"--configs={tiny}", "--rounds=1", "--seconds=0.1"),
-        *("--batch_size=8", "--at_once", f"--torch_python={peer}"),
-        f"--output={tmp_path / 'speed.md'}",
+    flags = ("--rounds=1", "--seconds=0.1", "--batch_size=8", "--at_once")
+    files = (f"--configs={tiny}", f"--torch_python={peer}", f"--output={tmp_path / 'speed.md'}")
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed", files[0], *flags, *files[1:]],
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},  # A single device compiles fastest.
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "speed.md").read_text()
@@ -124,7 +121,8 @@ def test_ratios_are_of_turns_next_to_each_other():
 def test_a_peer_that_fails_ends_in_one_line_and_status_2(interpreter):
     broken = interpreter("echo one >&2", "echo no module named torch >&2", "exit 3")
     for python, message in ((broken, "no module named torch"), ("nowhere/python", "cannot run")):
-        result = run("benchmarks.speed", f"--torch_python={python}")
+        command = [sys.executable, "-m", "benchmarks.speed", f"--torch_python={python}"]
+        result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 2, result.stderr
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
@@ -172,7 +170,7 @@ def test_training_is_timed_with_pages_of_both_sizes(tiny, interpreter):
 
 @pytest.mark.parametrize("benchmark", ["speed", "speed.convolution", "speed.huge_pages"])
 def test_a_config_that_is_no_file_ends_in_one_line_and_status_2(benchmark):
-    result = run(f"benchmarks.{benchmark}", "--configs=nowhere.py")
+    result = commands.run(f"benchmarks.{benchmark}", "--configs=nowhere.py")
     assert result.returncode == 2
     assert result.stderr.startswith("error: 'nowhere.py' is neither config nor file")
     assert result.stderr.count("\n") == 1
@@ -180,7 +178,7 @@ def test_a_config_that_is_no_file_ends_in_one_line_and_status_2(benchmark):
 
 @pytest.mark.parametrize("benchmark", ["speed", "speed.huge_pages"])
 def test_help_lists_the_flags_that_commands_share(benchmark):
-    result = run(f"benchmarks.{benchmark}", "--help")
+    result = commands.run(f"benchmarks.{benchmark}", "--help")
     assert result.returncode == 0
     assert "--configs: " in result.stdout
     assert "--output: " in result.stdout
