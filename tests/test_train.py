@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import leave_out_pictures
 
 from fer_jax.config import default_config
 from fer_jax.errors import UserError
@@ -22,6 +24,10 @@ from fer_jax.workdir import read_run
 
 @pytest.fixture
 def config(tiny_data_dir):
+    return make_config(tiny_data_dir)
+
+
+def make_config(tiny_data_dir):
     config = default_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (
@@ -32,6 +38,16 @@ def config(tiny_data_dir):
     config.eval_batch_size = 32
     config.epochs = 3
     return config
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data_dir, tmp_path_factory):
+    """A run of one epoch, without pictures."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        train(_with(make_config(tiny_data_dir), epochs=1), workdir)
+    return workdir
 
 
 def files_below(folder: Path) -> set[str]:
@@ -151,10 +167,9 @@ def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_run_goes_on_for_more_epochs_where_the_schedule_allows_it(config, tmp_path):
+def test_a_run_goes_on_for_more_epochs_where_the_schedule_allows_it(config, finished, tmp_path):
     """As if it had had them from the start."""
-    config.epochs = 1
-    train(config, tmp_path / "grown")
+    shutil.copytree(finished, tmp_path / "grown")
     config.epochs = 2
     grown = train(config, tmp_path / "grown")
     assert json.loads((tmp_path / "grown/config.json").read_text())["config"]["epochs"] == 2
@@ -178,15 +193,14 @@ def test_neither_streaming_nor_a_profile_changes_a_run(config, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_another_config_is_refused_with_the_difference(config, tmp_path):
+def test_another_config_is_refused_with_the_difference(config, finished):
     config.epochs = 1
-    train(config, tmp_path)
-    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    before = {name: (finished / name).read_bytes() for name in files_below(finished)}
     config.learning_rate = 0.5
     config.model.layers = ("flatten",)
     with pytest.raises(UserError, match=r"learning_rate was 0.001, is 0.5.*choose another"):
-        train(config, tmp_path)
-    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+        train(config, finished)
+    assert {name: (finished / name).read_bytes() for name in files_below(finished)} == before
 
 
 @pytest.mark.parametrize(
@@ -238,17 +252,15 @@ def test_early_stopping_waits_as_keras_does(config, tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_loss_that_is_not_finite_keeps_the_best_checkpoint(config, tmp_path):
-    config.epochs = 1
-    train(config, tmp_path)
-    kept = files_below(tmp_path / "checkpoints")
+def test_a_loss_that_is_not_finite_keeps_the_best_checkpoint(config, finished, tmp_path):
+    kept = files_below(finished / "checkpoints")
     config.epochs = 5
     config.learning_rate = 1e30
     config.optimizer = "sgd"
     other = tmp_path / "other"
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d+.*checkpoints are kept"):
         train(config, other)
-    assert files_below(tmp_path / "checkpoints") == kept
+    assert files_below(finished / "checkpoints") == kept
     assert not [name for name in files_below(other / "checkpoints") if "model" in name]
 
 
