@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -25,6 +23,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
 import pytest
+from commands import run
 from pictures import leave_out_pictures
 from PIL import Image
 
@@ -62,8 +61,7 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_data_dir(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of `tiny_source`."""
     data_dir = tmp_path_factory.mktemp("records")
-    command = [sys.executable, "-m", "data_prep", "--source", tiny_source, "--data_dir", data_dir]
-    subprocess.run(command, check=True, capture_output=True)
+    run("data_prep", "--source", tiny_source, "--data_dir", data_dir).check_returncode()
     return data_dir
 
 
