@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -295,48 +294,3 @@ def test_evaluation_shapes_never_compile_again(config, tmp_path):
     compiled = [name.split()[1] for name in names if name.startswith("Compiling")]
     for function in ("jit(take_steps)", "jit(predict)", "jit(end_epoch)"):
         assert compiled.count(function) == 1, compiled
-
-
-@pytest.mark.parametrize("source", INPUTS)
-def test_two_processes_train_as_one(config, tmp_path, source):
-    """The same losses on two processes of two devices each, which write one workdir."""
-    config.epochs = 2
-    config.model.layers = (("conv", 8), "batch_norm", ("max_pool", 8), "flatten")
-    config.data_dir, data_dir = "", config.data_dir
-    alone = train(_with(config, data_dir=data_dir, input=source), tmp_path / "alone")
-    layers = repr(tuple(config.model.layers))
-    port = 20_000 + os.getpid() % 20_000
-    command = [
-        *(sys.executable, "-m", "fer_jax.main", "--config=configs/cnn.py"),
-        *(f"--config.data_dir={data_dir}", f"--workdir={tmp_path / 'shared'}"),
-        *("--config.batch_size=16", "--config.eval_batch_size=32", "--config.epochs=2"),
-        *(f"--config.model.layers={layers}", f"--config.input={source}", "--num_processes=2"),
-        f"--coordinator_address=localhost:{port}",
-    ]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
-    processes = [
-        subprocess.Popen(
-            [*command, f"--process_id={k}"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for k in range(2)
-    ]
-    outputs = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "best checkpoint" in outputs[0][0]
-    assert "epoch" not in outputs[1][0]
-    shared = read_history(tmp_path / "shared")
-    for a, b in zip(alone["history"], shared, strict=True):
-        np.testing.assert_allclose(b["train_loss"], a["train_loss"], atol=1e-4)
-        np.testing.assert_allclose(b["val_loss"], a["val_loss"], atol=1e-3)
-    assert json.loads((tmp_path / "shared/config.json").read_text())["devices"]["processes"] == 2
-    evaluate(tmp_path / "shared", "public_test")
-
-
-def _with(config, **changes):
-    config = config.copy_and_resolve_references()
-    config.update(changes)
-    return config

@@ -1,0 +1,141 @@
+"""Runs of several processes, started by the command that users give on each host."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_train import read_history, without_time
+
+from fer_jax.config import default_config
+from fer_jax.evaluate import evaluate
+from fer_jax.reporting.evaluation import read_predictions
+from fer_jax.train import train
+
+LAYERS = (("conv", 8), "batch_norm", ("max_pool", 8), "flatten")
+
+
+@pytest.fixture
+def config(tiny_data_dir):
+    config = default_config()
+    config.data_dir = str(tiny_data_dir)
+    config.model.layers = LAYERS
+    config.batch_size = 16
+    config.eval_batch_size = 32
+    config.steps_per_epoch = 5
+    config.epochs = 4
+    return config
+
+
+class Processes:
+    """The processes of one run, each of which has one device."""
+
+    def __init__(self, config, workdir: Path, count: int):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"localhost:{server.getsockname()[1]}"
+        knobs = ("data_dir", "batch_size", "eval_batch_size", "steps_per_epoch", "epochs", "input")
+        command = [
+            *(sys.executable, "-m", "fer_jax.main", "--config=cnn", f"--workdir={workdir}"),
+            *(f"--config.{knob}={config[knob]}" for knob in knobs),
+            f"--config.model.layers={tuple(config.model.layers)!r}",
+            *(f"--coordinator_address={address}", f"--num_processes={count}"),
+        ]
+        self.processes = [
+            subprocess.Popen(
+                [*command, f"--process_id={number}"],
+                env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(count)
+        ]
+
+    def ends(self, seconds=200):
+        """Returns each process's status, output and errors, once all have ended."""
+        try:
+            outputs = [process.communicate(timeout=seconds) for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+        return [(p.returncode, *texts) for p, texts in zip(self.processes, outputs, strict=True)]
+
+
+def run(config, workdir, count):
+    """Runs to the end; returns what process 0 prints. The others print nothing."""
+    (first, *others) = Processes(config, workdir, count).ends()
+    assert first[0] == 0, first
+    assert all(other == (0, "", "") for other in others), others
+    return first[1]
+
+
+def assert_equal(history, expected):
+    for epoch, other in zip(history, expected, strict=True):
+        for key in ("train_loss", "val_loss"):
+            assert epoch[key] == pytest.approx(other[key], abs=1e-5), (epoch["epoch"], key)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_moves_from_four_processes_to_one_to_two_to_four(config, tmp_path):
+    """Its losses over 20 steps equal those of an unbroken run of one process."""
+    whole = train(config, tmp_path / "whole")["history"]
+    workdir = tmp_path / "moved"
+    for epochs, count in enumerate((4, 1, 2, 4), start=1):
+        config.epochs = epochs
+        if count == 1:
+            train(config, workdir)
+        else:
+            assert "best checkpoint" in run(config, workdir, count)
+    assert_equal(read_history(workdir), whole)
+    assert json.loads((workdir / "config.json").read_text())["devices"]["processes"] == 4
+    # Each of 42 images counts once, on four processes as on one.
+    ours, theirs = (
+        read_predictions(tmp_path / name, "validation_20") for name in ("moved", "whole")
+    )
+    assert len(ours.labels) == 42
+    np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
+    assert evaluate(workdir, "public_test")["n"] == 35
+
+
+def test_images_kept_on_the_devices_of_two_processes_train_as_on_one(config, tmp_path):
+    config.update(input="device", epochs=2)
+    alone = train(config, tmp_path / "alone")["history"]
+    run(config, tmp_path / "shared", 2)
+    assert_equal(read_history(tmp_path / "shared"), alone)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_goes_on_after_its_first_process_was_killed(config, tmp_path):
+    """The other ends by itself, without JAX's dump of the stack."""
+    workdir = tmp_path / "run"
+    config.epochs = 40
+    processes = Processes(config, workdir, 2)
+    while not (workdir / "metrics.jsonl").exists():
+        assert processes.processes[0].poll() is None
+        time.sleep(0.01)
+    os.kill(processes.processes[0].pid, signal.SIGKILL)
+    (killed, _, _), (status, out, err) = processes.ends(seconds=30)
+    assert (killed, status, out) == (-signal.SIGKILL, 75, "")
+    assert re.fullmatch(r"process 0 of 2 on \S+ died; start the same command again, .*\n", err)
+    before = read_history(workdir)
+    assert len(before) < 40
+    saved = len(before) - 1  # The latest checkpoint may lack the last epoch.
+    resumed = train(config, workdir)["history"]
+    assert without_time(resumed[:saved]) == without_time(before[:saved])
+    assert len(resumed) == 40
+
+
+def test_a_process_without_records_ends_all(config, tmp_path):
+    config.data_dir = str(tmp_path / "nothing")
+    (status, _, err), (other, _, _) = Processes(config, tmp_path / "run", 2).ends(seconds=60)
+    assert (status, other) == (2, 2)
+    assert "no records in" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
