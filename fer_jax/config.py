@@ -44,6 +44,8 @@ def default_config() -> ConfigDict:
     # device on a GPU or TPU, host on a CPU.
     config.input = "auto"
     config.batch_size = 64  # Images in a batch, over all devices and processes.
+    # Compute a batch in this many micro-batches, one after the other, for one update. 1: at once.
+    config.accumulate = 1
     config.eval_batch_size = 512
     # Views of each image whose probabilities are averaged in evaluation: one (the image), flip (the
     # image and its mirror image), ten_crop (44x44 crops of the corners and the centre, and their
@@ -185,6 +187,7 @@ _RULES: dict[str, _Rule] = {
     "memory_gib": _AMOUNT,
     "input": _NAME,
     "batch_size": _whole(1, 2**20),
+    "accumulate": _whole(1, 2**20),
     "eval_batch_size": _whole(1, 2**20),
     "views": _choice(*VIEWS),
     "shift": _FRACTION,
@@ -244,6 +247,11 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"{key} is missing; {rule.advice}")
         if not rule.holds(values[key]):
             raise UserError(f"{key} is {values[key]!r}; {rule.advice}")
+    if config.batch_size % config.accumulate:
+        raise UserError(
+            f"batch_size is {config.batch_size}, which accumulate = {config.accumulate} does not "
+            "divide; choose a multiple"
+        )
     if config.learning_rates and not config.learning_rate:
         raise UserError("learning_rates are divided by learning_rate, which is 0; set it")
     if config.seed + config.ensemble - 1 > _MOST:

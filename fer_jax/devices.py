@@ -165,24 +165,28 @@ def memory_errors(advice: str) -> Iterator[None]:
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 
 
-def create_mesh(*batch_sizes: int, members: int = 1) -> Mesh:
+def create_mesh(*batch_sizes: int, members: int = 1, accumulate: int = 1) -> Mesh:
     """Returns the mesh of all devices of all processes, over which batches of these sizes divide.
 
     The length of the axis `member` is the greatest common divisor of `members` and the number of
     devices; the axis `data` has the rest. On the CPU of a single process, where each device is a
-    core, the mesh takes the largest number of cores that divides all batches.
+    core, the mesh takes the largest number of cores that divides all batches. The first batch is
+    computed in `accumulate` micro-batches, each of which divides over the devices.
 
     Raises:
       UserError: a batch does not divide over the devices.
     """
     devices = jax.devices()
-    common = int(np.gcd.reduce(batch_sizes))
+    common = int(np.gcd.reduce([batch_sizes[0] // accumulate, *batch_sizes[1:]]))
     if jax.default_backend() == "cpu" and jax.process_count() == 1:
         count = max(n for n in range(1, len(devices) + 1) if common % n == 0)
         devices = devices[:count]
     if common % len(devices):
+        names = [str(size) for size in batch_sizes]
+        if accumulate > 1:
+            names[0] += f" / {accumulate}"
         raise UserError(
-            f"batches of {' and '.join(map(str, batch_sizes))} do not divide over "
+            f"batches of {' and '.join(names)} do not divide over "
             f"{len(devices)} devices; choose multiples of {len(devices)}"
         )
     along = math.gcd(members, len(devices))

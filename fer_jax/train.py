@@ -121,7 +121,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     # 2. Network and optimiser on the devices, for one member or several.
     configs = member_configs(config)
-    mesh = create_mesh(config.batch_size, config.eval_batch_size, members=len(configs))
+    mesh = create_mesh(
+        *(config.batch_size, config.eval_batch_size),
+        members=len(configs),
+        accumulate=config.accumulate,
+    )
     members = Members(len(configs), mesh)
     schedule = create_schedule(
         config, steps_per_epoch=steps_per_epoch, total_steps=steps_per_epoch * config.epochs
@@ -164,6 +168,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             label_smoothing=config.label_smoothing,
             mixup=config.mixup,
             ema_decay=config.ema_decay,
+            accumulate=config.accumulate,
         )
         source = INPUTS[config.input](
             training,

@@ -41,8 +41,10 @@ def build() -> Callable[..., nnx.Module]:
 @pytest.fixture
 def start(build) -> Callable:
     """Returns state and compiled step for a mesh and an optimiser."""
+    default = build
 
-    def make(mesh, optimizer, plateau=None, *, class_weights=(1.0,) * 7, **options):
+    def make(mesh, optimizer, plateau=None, *, network=None, class_weights=(1.0,) * 7, **options):
+        build = network or default
         graph, _, _ = abstract_network(build, mesh)
         ema = options.get("ema_decay", 0.0) > 0
         state = create_state(

@@ -113,6 +113,10 @@ def test_knobs_that_do_not_go_together():
     config.epochs, config.steps_per_epoch = 10**6, 10**6
     with pytest.raises(UserError, match="epochs times steps_per_epoch"):
         check(config)
+    config = default_config()
+    config.accumulate = 3
+    with pytest.raises(UserError, match="batch_size is 64, which accumulate = 3 does not divide"):
+        check(config)
 
 
 def test_a_batch_is_no_larger_than_the_split():

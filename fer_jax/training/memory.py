@@ -67,17 +67,19 @@ def check_memory(
     model = {**default_arguments(config.model.name), **config.model}
     kept = _KEPT_PER_PIXEL * max(1, features / _FEATURES)
     in_step = 1 if jax.default_backend() == "cpu" else together  # A CPU takes members in turn.
-    for knob, devices, at_once, most, measure in (
-        ("batch_size", mesh.shape["data"], in_step, kept, _kept),
+    for knob, parts, at_once, most, measure in (
+        ("batch_size", mesh.shape["data"] * config.accumulate, in_step, kept, _kept),
         ("eval_batch_size", mesh.size, 1, 4 * features, _largest),
     ):
-        rows = -(-config[knob] // devices)
+        rows = -(-config[knob] // parts)
         if state + sharing * at_once * rows * most * model["image_size"] ** 2 <= limit:
             continue  # Most runs need no trace of their network.
         batch = sharing * at_once * measure(*network, _images(rows, images))
         if state + batch > limit:
-            fitting = int((limit - state) / batch * rows) * devices
+            fitting = int((limit - state) / batch * rows) * parts
             advice = f"give {fitting:,} or less" if fitting else "choose a smaller network"
+            if fitting and knob == "batch_size":
+                advice += ", or a larger accumulate"
             raise UserError(
                 f"{knob} is {config[knob]:,}, which needs about {_gib(state + batch)} of memory, "
                 f"by estimate, but {_gib(limit)} are free; {advice}"

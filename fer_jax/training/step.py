@@ -110,6 +110,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
     ema_decay: float = 0.0,
+    accumulate: int = 1,
 ) -> Step:
     """Returns the function from one network's state and a batch to its next state and its loss.
 
@@ -126,6 +127,9 @@ def make_train_step(
         another one of the batch (Zhang et al., 2018); 0 mixes none.
       ema_decay: decay of the exponential moving averages, if the state has them. It is at most
         (1 + step) / (10 + step), because there is little to average in the first steps.
+      accumulate: number of micro-batches that a batch is computed in, one after the other. Their
+        gradients are averaged for one update. The statistics of batch normalisation are those of
+        each micro-batch, and dropout draws anew in each.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
@@ -142,16 +146,21 @@ def make_train_step(
             share = jnp.maximum(share, 1 - share)
             images, wanted = (share * x + (1 - share) * x[::-1] for x in (images, wanted))
 
-        def loss_of(params):
+        def loss_of(params, statistics, key, images, wanted):
             # Without a copy BatchNorm's update would write into variables of the outer trace.
-            model = nnx.merge(graph, params, state.statistics, copy=True)
+            model = nnx.merge(graph, params, statistics, copy=True)
             model.train()
-            logits = model(images, rngs=nnx.Rngs(dropout=random_key))
+            logits = model(images, rngs=nnx.Rngs(dropout=key))
             _, _, statistics = split(model)
             return targets.loss(logits, wanted).mean(), (logits, statistics)
 
-        (loss, (logits, statistics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
+        gradients, loss, logits, statistics = _in_micro_batches(
+            jax.value_and_grad(loss_of, has_aux=True),
+            state.params,
+            state.statistics,
+            random_key,
+            (images, wanted),
+            accumulate,
         )
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
         scale = (
@@ -176,6 +185,47 @@ def make_train_step(
         return next_state, loss
 
     return step
+
+
+def _in_micro_batches(
+    differentiate: Callable,
+    params: nnx.State,
+    statistics: nnx.State,
+    key: Array,
+    batch: tuple[Array, Array],
+    count: int,
+) -> tuple[nnx.State, Array, Array, nnx.State]:
+    """Returns the gradients, loss and logits of a batch in `count` parts, and the statistics.
+
+    Every `count`-th image forms a part, so that no image moves between devices, and the parts do
+    not depend on the number of devices.
+    """
+    if count == 1:
+        (loss, (logits, statistics)), gradients = differentiate(params, statistics, key, *batch)
+        return gradients, loss, logits, statistics
+    parts = [x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1) for x in batch]
+    keys = jax.random.split(jax.random.fold_in(key, 3), count)
+
+    def add_part(sums: Any, part: Any) -> tuple[Any, Array]:
+        gradients, loss, statistics = sums
+        (latest, (logits, statistics)), more = differentiate(params, statistics, *part)
+        return (jax.tree.map(jnp.add, gradients, more), loss + latest, statistics), logits
+
+    sums = (jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), statistics)
+    if jax.default_backend() == "cpu":  # Convolutions are slow in its loops.
+        every = []
+        for k in range(count):
+            part = [x[k] for x in (keys, *parts)]
+            # The barrier makes a part wait for the one before, whose memory it takes.
+            sums, part = jax.lax.optimization_barrier((sums, part))
+            sums, logits = add_part(sums, part)
+            every.append(logits)
+        logits = jnp.stack(every)
+    else:
+        sums, logits = jax.lax.scan(add_part, sums, (keys, *parts))
+    gradients, loss, statistics = sums
+    gradients = jax.tree.map(lambda x: x / count, gradients)
+    return gradients, loss / count, logits.swapaxes(0, 1).reshape(-1, logits.shape[-1]), statistics
 
 
 def make_end_epoch(

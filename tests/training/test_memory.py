@@ -27,7 +27,8 @@ def check(**knobs):
     model = knobs.pop("model", {})
     config.update(knobs)
     config.model.update({"image_size": 48, "channels": 1, **model})
-    mesh = create_mesh(config.batch_size, config.eval_batch_size, members=config.ensemble)
+    sizes = (config.batch_size, config.eval_batch_size)
+    mesh = create_mesh(*sizes, members=config.ensemble, accumulate=config.accumulate)
     build = functools.partial(create_model, config.model, num_classes=7, dtype="float32")
     optimizer = create_optimizer(config, lambda step: 1e-3)
     members, network = Members(config.ensemble, mesh), abstract_network(build, mesh)
@@ -48,11 +49,12 @@ def test_a_batch_that_cannot_fit_is_told_what_would():
         check(batch_size=4096, model=WIDE)
     told = re.fullmatch(
         r"batch_size is 4,096, which needs about [\d,.]+ GiB of memory, by estimate, but "
-        r"[\d,.]+ GiB are free; give ([\d,]+) or less",
+        r"[\d,.]+ GiB are free; give ([\d,]+) or less, or a larger accumulate",
         str(caught.value),
     )
     assert told
     check(batch_size=int(0.9 * int(told[1].replace(",", ""))), model=WIDE)
+    check(batch_size=4096, accumulate=256, model=WIDE)
 
 
 @pytest.mark.parametrize(

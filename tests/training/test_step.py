@@ -8,6 +8,7 @@ from flax import nnx
 
 from fer_jax.devices import create_mesh, split_over_devices, to_devices
 from fer_jax.errors import UserError
+from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
 from fer_jax.train import class_weights
 from fer_jax.training.ensemble import Members
@@ -26,9 +27,9 @@ def batches(count):
         }
 
 
-def losses_on(devices, make_mesh, start, steps=20):
+def losses_on(devices, make_mesh, start, steps=20, **options):
     mesh = make_mesh(devices)
-    state, step = start(mesh, optax.adam(1e-3))
+    state, step = start(mesh, optax.adam(1e-3), **options)
     losses = []
     for batch in batches(steps):
         state, loss = step(state, to_devices(batch, split_over_devices(mesh)))
@@ -92,6 +93,43 @@ def test_loss_equals_the_formula(make_mesh, start, batch, build):
     np.testing.assert_allclose(mixed.metrics.compute()["accuracy"], right.mean())
 
 
+def network(*layers):
+    config = {"name": "cnn", "layers": layers}
+    return functools.partial(create_model, config, num_classes=7, dtype="float32")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_micro_batches_add_up_to_the_batch(backend, make_mesh, start, monkeypatch):
+    """A CPU unrolls the loop over them. Mixing, weights and averages are those of the batch."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    build = network(("max_pool", 8), "flatten", ("dense", 8))
+    options = {"label_smoothing": 0.1, "mixup": 0.4, "ema_decay": 0.9}
+    weights = np.linspace(0.5, 2, 7)
+    states, losses = [], []
+    for accumulate in (1, 4):
+        state, step = start(
+            *(make_mesh(2), optax.sgd(0.1, momentum=0.9)),
+            network=build,
+            class_weights=weights,
+            accumulate=accumulate,
+            **options,
+        )
+        for batch in batches(5):
+            state, loss = step(state, to_devices(batch, split_over_devices(make_mesh(2))))
+            losses.append(float(loss))
+        states.append(jax.device_get((state.params, state.ema, state.metrics.compute())))
+    np.testing.assert_allclose(losses[5:], losses[:5], atol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), *states)
+
+
+def test_micro_batches_do_not_depend_on_the_devices(make_mesh, start):
+    """Not even with the statistics of batch normalisation and dropout."""
+    build = network(("max_pool", 8), "batch_norm", ("dropout", 0.2), "flatten")
+    options = {"steps": 4, "network": build, "accumulate": 2}
+    both = [losses_on(n, make_mesh, start, **options)[0] for n in (1, 4)]
+    np.testing.assert_allclose(*both, atol=1e-5)
+
+
 def test_dropout_differs_from_step_to_step(make_mesh, start, batch):
     state, step = start(make_mesh(1), optax.sgd(0.0))
     state, first = step(state, batch)
@@ -147,7 +185,11 @@ def test_class_weights_are_the_published_ones():
         class_weights(labels, 8, balance=True)
 
 
-def test_batches_must_divide_over_the_devices_left_after_cores():
+def test_batches_must_divide_over_the_devices_left_after_cores(monkeypatch):
     assert create_mesh(12, 48).size == 6
     assert create_mesh(64, 512).size == 4
     assert create_mesh(7, 512).size == 1
+    assert create_mesh(64, 512, accumulate=32).size == 2
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # It has no device to leave out.
+    with pytest.raises(UserError, match="64 / 16 and 512 do not divide over 6 devices; choose mul"):
+        create_mesh(64, 512, accumulate=16)
