@@ -83,8 +83,6 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """
     check(config)
     choose_views(config.views)
-    if config.ensemble > 1 and jax.process_count() > 1:
-        raise UserError("ensemble needs a single process; start one run per host instead")
     if jax.process_count() > 1 and not worker.is_worker():
         raise UserError("several processes need `python -m fer_jax.main`; start it on each")
     workdir = Path(workdir)
@@ -152,7 +150,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         ema=config.ema_decay > 0,
         members=members,
     )
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params)) // members.count
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
 
     with contextlib.ExitStack() as stack:
         # 3. A workdir of this config resumes; a workdir of another config is refused.
@@ -174,13 +172,13 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             training,
             batch_size=config.batch_size,
             seeds=seeds,
-            augmentation=Augmentation.from_config(config),
+            augmentation=[Augmentation.from_config(member) for member in configs],
             members=members,
         )
         ahead = min(steps_per_epoch, config.checkpoint_every_steps or steps_per_epoch)
         programs = Programs(train_step, state, source, members, ahead=ahead)
         state = _restore(runs, state, source, members)
-        step = int(np.max(state.step))
+        step = int(members.pick(state.step, 0))
         origin = ""
         if not step:
             initialize, origin = choose_initial_weights(config, data.classes)

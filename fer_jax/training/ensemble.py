@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
 from ml_collections import ConfigDict
 
 from fer_jax.devices import replicated
@@ -44,6 +45,7 @@ class Members:
     Attributes:
       count: number of networks.
       mesh: mesh of the devices.
+      turns: number of program calls in which all members take a step, see `in_turn`.
       state_sharding: layout of the members' states.
       batches_sharding: layout of the members' batches for several steps.
     """
@@ -52,12 +54,14 @@ class Members:
         """Lays out `count` members on `mesh`.
 
         `vectorize`: whether to compute all members of a device together, by `jax.vmap`. The default
-        is False on a CPU, where XLA is slow at convolutions of several images by several kernels.
+        is False on a CPU, where XLA is slow at convolutions of several images by several kernels,
+        and at convolutions inside a loop over the members. See `benchmarks/speed/members.md`.
         """
         self.count, self.mesh = count, mesh
         if vectorize is None:
             vectorize = jax.default_backend() != "cpu"
-        self._map = jax.vmap if vectorize else _map_one_by_one
+        self._vectorize = vectorize
+        self.turns = 1 if vectorize else count // mesh.shape["member"]
         self.state_sharding = replicated(mesh)
         self.batches_sharding = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
         if count > 1:
@@ -79,21 +83,80 @@ class Members:
             return function
 
         def of_all(*arguments: Any) -> Any:
-            specs = [PartitionSpec("member")] * len(arguments)
-            axes: list[int | None] = [0] * len(arguments)
-            for number in shared:
-                specs[number], axes[number] = PartitionSpec(), None
-            # Without shard_map the compiler would gather all members on every device.
+            axes = [None if number in shared else 0 for number in range(len(arguments))]
+            return self._on_their_devices(jax.vmap(function, axes), shared)(*arguments)
+
+        return of_all
+
+    def in_turn(self, function: Callable, *, shared: Sequence[int] = ()) -> Callable:
+        """Turns a function that advances one member's state into one that advances all, in turns.
+
+        Args:
+          function: takes a state and other arguments; returns the next state and a result.
+          shared: positions of the arguments that are the same for all members; the state has 0.
+
+        Returns:
+          A function of a turn, from 0 to `turns`, all members' states and arguments. It returns all
+          states, and the results of those whose turn it is: one of each part of the mesh along its
+          axis `member`, or all if there is one turn.
+        """
+        if self.count == 1 or self._vectorize:
+            advance = self.each(function, shared=shared)
+            return lambda turn, *arguments: advance(*arguments)
+
+        def advance_one(turn: Int[Array, ""], states: Any, *arguments: Any) -> tuple[Any, Any]:
+            def own(tree: Any) -> Any:
+                index = jax.lax.dynamic_index_in_dim
+                return jax.tree.map(lambda leaf: index(leaf, turn, keepdims=False), tree)
+
+            def put(leaf: Array, latest: Array) -> Array:
+                return jax.lax.dynamic_update_index_in_dim(leaf, latest, turn, 0)
+
+            arguments = tuple(
+                argument if number in shared else own(argument)
+                for number, argument in enumerate(arguments, start=1)
+            )
+            state, result = function(own(states), *arguments)
+            return jax.tree.map(put, states, state), jax.tree.map(lambda x: x[None], result)
+
+        return self._on_their_devices(advance_one, [0, *(number + 1 for number in shared)])
+
+    def _on_their_devices(self, function: Callable, shared: Sequence[int]) -> Callable:
+        """Applies a function of several members' arrays to those of each part of the mesh.
+
+        Without shard_map the compiler would gather all members on every device.
+        """
+
+        def of_all(*arguments: Any) -> Any:
             return jax.shard_map(
-                self._map(function, tuple(axes)),
+                function,
                 mesh=self.mesh,
-                in_specs=tuple(specs),
+                in_specs=tuple(
+                    PartitionSpec() if number in shared else PartitionSpec("member")
+                    for number in range(len(arguments))
+                ),
                 out_specs=PartitionSpec("member"),
                 axis_names={"member"},
                 check_vma=False,
             )(*arguments)
 
         return of_all
+
+    def local_rows(self, batch_size: int) -> dict[int, slice]:
+        """Returns which rows of which members' batches are on devices of this process."""
+        shape = (self.count, 1, batch_size)[0 if self.count > 1 else 1 :]
+        found: dict[int, slice] = {}
+        for index in self.batches_sharding.addressable_devices_indices_map(shape).values():
+            of_members, rows = self.split_index(index or ())
+            start, stop, _ = rows.indices(batch_size)
+            for member in range(self.count)[of_members]:
+                known = found.get(member, slice(start, stop))
+                found[member] = slice(min(known.start, start), max(known.stop, stop))
+        return dict(sorted(found.items()))
+
+    def split_index(self, index: Sequence[slice]) -> tuple[slice, slice]:
+        """Returns the members and the rows of an index into the members' batches."""
+        return (index[0] if self.count > 1 else slice(1)), index[self.count > 1 :][1]
 
     def array(self, arrays: Sequence[Any]) -> np.ndarray:
         """Stacks one number or array of each member along the member axis, if there is one."""
@@ -112,22 +175,3 @@ class Members:
     def pick(self, tree: Any, member: int) -> Any:
         """Returns the arrays of one member, replicated on every device."""
         return tree if self.count == 1 else self._pick(tree, member)
-
-
-def _map_one_by_one(function: Callable, axes: Sequence[int | None]) -> Callable:
-    """Equals `jax.vmap`, but with a copy of the function's operations for each element."""
-
-    def mapped(*arguments: Any) -> Any:
-        of_each = [x for x, axis in zip(arguments, axes, strict=True) if axis is not None]
-        results = [
-            function(
-                *(
-                    x if axis is None else jax.tree.map(lambda leaf, k=k: leaf[k], x)
-                    for x, axis in zip(arguments, axes, strict=True)
-                )
-            )
-            for k in range(len(jax.tree.leaves(of_each)[0]))
-        ]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
-
-    return mapped

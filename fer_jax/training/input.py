@@ -15,7 +15,6 @@ from fer_jax.data.augment import Augmentation
 from fer_jax.data.device_batches import Batch, draw_batches, place
 from fer_jax.data.host_batches import training_batches
 from fer_jax.data.records import Records
-from fer_jax.devices import to_devices
 from fer_jax.errors import UserError
 from fer_jax.training.ensemble import Members
 
@@ -68,31 +67,47 @@ class HostInput(Input):
         augmentation: Augmentation,
         members: Members,
     ):
-        """Opens a stream for each seed, one seed for each member."""
+        """Opens the streams of the members on this process's devices; each has its own seed."""
         self._batch_size, self._members = batch_size, members
-        share = batch_size // jax.process_count()
-        rows = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
         first = np.arange(1)
         self._example = {"image": records.read(first), **records.answers(first)}
-        self._streams = [
-            training_batches(
+        self._rows = members.local_rows(batch_size)
+        self._streams = {
+            member: training_batches(
                 records,
                 batch_size=batch_size,
-                seed=seed,
+                seed=seeds[member],
                 augmentation=augmentation,
                 rows=rows,
             )
-            for seed in seeds
-        ]
+            for member, rows in self._rows.items()
+        }
 
     @override
     def next(self, count):
-        drawn = [
-            jax.tree.map(lambda *steps: np.stack(steps), *itertools.islice(stream, count))
-            for stream in self._streams
+        drawn = {
+            member: jax.tree.map(lambda *steps: np.stack(steps), *itertools.islice(stream, count))
+            for member, stream in self._streams.items()
+        }
+        [abstract] = self.abstract(count)
+
+        def part(name: str, index: tuple[slice, ...]) -> np.ndarray:
+            of_members, rows = self._members.split_index(index)
+            start, stop, _ = rows.indices(self._batch_size)
+            arrays = []
+            for member in range(self._members.count)[of_members]:
+                first = self._rows[member].start
+                arrays.append(drawn[member][name][:, start - first : stop - first])
+            return self._members.array(arrays)
+
+        return [
+            {
+                name: jax.make_array_from_callback(
+                    array.shape, array.sharding, functools.partial(part, name)
+                )
+                for name, array in abstract.items()
+            }
         ]
-        batches = jax.tree.map(lambda *members: self._members.array(members), *drawn)
-        return [to_devices(batches, self._members.batches_sharding)]
 
     @override
     def abstract(self, count):
@@ -111,12 +126,13 @@ class HostInput(Input):
 
     @override
     def positions(self):
-        return [stream.get_state() for stream in self._streams]
+        # All streams advance together, also those of other processes.
+        return [next(iter(self._streams.values())).get_state()] * self._members.count
 
     @override
     def move_to(self, positions):
-        for stream, position in zip(self._streams, positions, strict=True):
-            stream.set_state(position)
+        for member, stream in self._streams.items():
+            stream.set_state(positions[member])
 
 
 class DeviceInput(Input):

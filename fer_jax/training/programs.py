@@ -7,14 +7,17 @@ because CUDA loads it lazily. Autotuning runs it, and a cached program skips aut
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import Array, Float
 
-from fer_jax.devices import compiler_options, on_mesh
+from fer_jax.devices import compiler_options, on_mesh, replicated
 from fer_jax.training.ensemble import Members
 from fer_jax.training.input import Input
 from fer_jax.training.memory import check_program
@@ -69,6 +72,16 @@ class Programs:
         self._most = most or steps_per_call()
         self._options = compiler_options() if options is None else options
         self._compiled: dict[int, Callable] = {}
+        everywhere = replicated(members.mesh)
+        self._turns = [
+            jax.make_array_from_callback((), everywhere, functools.partial(_turn, turn))
+            for turn in range(members.turns)
+        ]
+        # Every process can read the losses of all members.
+        self._join = jax.jit(
+            lambda *turns: jnp.stack(turns, axis=1).reshape(members.count, -1),
+            out_shardings=everywhere,
+        )
         while ahead:
             ahead %= self._fitting(ahead)[0]
 
@@ -83,7 +96,12 @@ class Programs:
           The next state, the losses of the steps, and their number.
         """
         count, program = self._fitting(most)
-        return *program(state, *self._source.next(count)), count
+        arguments = self._source.next(count)
+        losses = []
+        for turn in self._turns:
+            state, latest = program(turn, state, *arguments)
+            losses.append(latest)
+        return state, losses[0] if self._members.count == 1 else self._join(*losses), count
 
     def _fitting(self, most: int) -> tuple[int, Callable]:
         """Returns a number of steps, at most `most`, and the program that takes them."""
@@ -104,17 +122,22 @@ class Programs:
             state, loss = one_step(state, jax.tree.map(lambda array: array[0], items))
             return state, loss[None]
 
-        function = self._members.each(take_steps, shared=self._source.shared)
+        function = self._members.in_turn(take_steps, shared=self._source.shared)
         jitted = jax.jit(
             on_mesh(self._members.mesh, function),
-            donate_argnums=0,
+            donate_argnums=1,
             out_shardings=self._members.state_sharding,
             compiler_options=dict(self._options),
         )
         with _without_cache() if self._options else contextlib.nullcontext():
-            program = jitted.lower(self._state, *self._source.abstract(count)).compile()
+            arguments = (self._state, *self._source.abstract(count))
+            program = jitted.lower(self._turns[0], *arguments).compile()
         check_program(program, self._members.mesh)
         return program
+
+
+def _turn(turn: int, _: Any) -> np.ndarray:
+    return np.asarray(turn, np.int32)
 
 
 @contextlib.contextmanager
