@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from fer_jax.errors import UserError
 from fer_jax.paths import check_path
+from fer_jax.sweep import parse_sweep
 
 
 def default_config() -> ConfigDict:
@@ -117,6 +118,11 @@ def default_config() -> ConfigDict:
     # `member_<k>`, and evaluation takes the mean of their predictions.
     config.ensemble = 1
     config.learning_rates = ()  # Learning rate of each member. Empty: `learning_rate` for all.
+    # Train `ensemble` networks with each of several settings, and compare the settings. All
+    # combinations of some values: "learning_rate=0.1,0.03;mixup=0,0.2". Several such grids, or
+    # single settings: "learning_rate=0.1 | learning_rate=0.03;mixup=0.2". fer_jax/sweep.py has the
+    # knobs that can be swept. Empty: no sweep.
+    config.sweep = ""
 
     config.profile = 0  # Record this many steps, after the first ones, into profile/.
     return config.lock()
@@ -126,6 +132,7 @@ VIEWS = ("one", "flip", "ten_crop")
 """Values of `views`."""
 
 _MOST = 2**31 - 1  # Steps and seeds are int32 on the devices.
+_MEMBERS = 1000
 
 
 class _Rule(NamedTuple):
@@ -224,10 +231,11 @@ _RULES: dict[str, _Rule] = {
     "balance_classes": _SWITCH,
     "best_by": _choice("val_accuracy", "val_loss"),
     "checkpoint_every_steps": _whole(0),
-    "ensemble": _whole(1, 1000),
+    "ensemble": _whole(1, _MEMBERS),
     "learning_rates": _several(
         lambda rates: all(map(_AMOUNT.holds, rates)), "numbers of 0 or more"
     ),
+    "sweep": _Rule(str, lambda _: True, 'give settings such as "mixup=0,0.2", or none'),
     "profile": _whole(0),
 }
 """The rule of every knob. Tables elsewhere hold the names of networks, optimisers and the like."""
@@ -252,7 +260,19 @@ def check(config: ConfigDict) -> None:
             f"batch_size is {config.batch_size}, which accumulate = {config.accumulate} does not "
             "divide; choose a multiple"
         )
-    if config.learning_rates and not config.learning_rate:
+    settings = parse_sweep(config.sweep)
+    for knob, value in (item for setting in settings for item in setting.items()):
+        if not _RULES[knob].holds(value):
+            raise UserError(f"sweep has {knob}={value!r}; {_RULES[knob].advice}")
+    if settings and config.learning_rates:
+        raise UserError("sweep and learning_rates do not go together; sweep learning_rate")
+    if len(settings) * config.ensemble > _MEMBERS:
+        raise UserError(
+            f"sweep has {len(settings)} settings for ensemble = {config.ensemble} seeds; give "
+            f"fewer of either, up to {_MEMBERS} networks"
+        )
+    swept = config.learning_rates or any("learning_rate" in setting for setting in settings)
+    if swept and not config.learning_rate:
         raise UserError("learning_rates are divided by learning_rate, which is 0; set it")
     if config.seed + config.ensemble - 1 > _MOST:
         raise UserError(f"seed is {config.seed}; give less, because each member adds 1 to it")

@@ -36,7 +36,7 @@ from fer_jax.remote import place_of
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
 from fer_jax.stopping import Stopped
-from fer_jax.training.ensemble import Members, member_configs
+from fer_jax.training.ensemble import Members, member_configs, swept_values
 from fer_jax.training.input import INPUTS, Input, choose_input
 from fer_jax.training.interruption import Interruption
 from fer_jax.training.memory import check_memory
@@ -46,11 +46,13 @@ from fer_jax.training.programs import Programs
 from fer_jax.training.run import (
     Run,
     finish_ensemble,
+    finish_sweep,
     finished_result,
     mean_epoch,
     open_runs,
 )
 from fer_jax.training.step import (
+    STEP_KNOBS,
     FiniteLosses,
     TrainState,
     create_state,
@@ -75,7 +77,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       A mapping with `history`, one mapping per epoch as in metrics.jsonl; `best_step`, the step of
       the best checkpoint; and `report`, that checkpoint's report on the validation split, as in
       report.json (None in every process except 0). For an ensemble: `members`, a list of such
-      mappings; and `report`, the report on their mean prediction.
+      mappings; and `report`, the report on their mean prediction. For a sweep: `members`; `sweep`,
+      as in sweep.json; and `report`, None.
 
     Raises:
       UserError: config, data or workdir cannot be used, or a loss was not finite.
@@ -102,7 +105,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         excluded = exclude(config.exclude, data, config.train_split, training)
         training = training.take(np.flatnonzero(excluded.kept))
         data.excluded = excluded.facts if excluded.images else {}
-    targets, training = choose_targets(config, training)
+    for member in member_configs(config):
+        targets, training = choose_targets(member, training)
     check_batch_size(config, len(training))
     config = config.copy_and_resolve_references()
     config.input = choose_input(config.input, training)
@@ -128,7 +132,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     schedule = create_schedule(
         config, steps_per_epoch=steps_per_epoch, total_steps=steps_per_epoch * config.epochs
     )
-    optimizer = create_optimizer(config, schedule)
+    swept = swept_values(configs)
+    optimizer = create_optimizer(config, schedule, swept)
     plateau = create_plateau(config)
     dtype = supported_dtype(config.dtype, training=True)
     build = functools.partial(
@@ -146,8 +151,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         plateau,
         seeds=seeds,
         # All members share one schedule.
-        rate_scales=[rate / config.learning_rate for rate in config.learning_rates],
-        ema=config.ema_decay > 0,
+        rate_scales=[rate / config.learning_rate for rate in swept.get("learning_rate", ())],
+        knobs={knob: swept[knob] for knob in STEP_KNOBS if knob in swept},
+        ema=any(member.ema_decay > 0 for member in configs),
         members=members,
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
@@ -196,6 +202,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         images_per_epoch = steps_per_epoch * config.batch_size
         table = EpochTable(config.epochs, images_per_epoch, images_done=step * config.batch_size)
         ensemble = f" in each of {members.count} members" if members.count > 1 else ""
+        if config.sweep:
+            ensemble += f" of {members.count // config.ensemble} settings, whose means are below"
         table.write(
             f"{config.model.name}, {parameters:,} parameters{ensemble}, {dtype}, on {mesh.size} x "
             f"{device_kind()}; {len(training):,} images to train on and "
@@ -284,6 +292,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         )
         if members.count == 1:
             return results[0]
+        if config.sweep:
+            return finish_sweep(workdir, config, results)
         return finish_ensemble(workdir, config, data, results, probabilities, validation, training)
 
 

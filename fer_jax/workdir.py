@@ -5,7 +5,8 @@ metrics.jsonl     history, one object for each epoch
 checkpoints/ figures/ profile/ report.html
 eval/<split>/     one evaluation: report.json, predictions.csv, report.html, pictures
 eval/<split>+…/   one of other data, views or checkpoints than the run's own
-member_<k>/       a member of an ensemble: a run of its own
+member_<k>/       a member of an ensemble or sweep: a run of its own
+sweep.json        of a sweep: a table of its settings
 
 A model folder is a run reduced to what prediction needs: config.json, eval/, and model.safetensors
 in place of checkpoints.
@@ -26,8 +27,10 @@ from ml_collections import ConfigDict
 from fer_jax.config import check, default_config, flatten
 from fer_jax.data.contract import DATASET_NAME, ImageFormat
 from fer_jax.errors import UserError, write_atomically
+from fer_jax.sweep import parse_sweep
 
 CONFIG, METRICS, PAGE = "config.json", "metrics.jsonl", "report.html"
+SWEEP = "sweep.json"
 CHECKPOINTS, FIGURES, PROFILE = "checkpoints", "figures", "profile"
 WEIGHTS = "model.safetensors"
 SHIPPED = Path(__file__).parent / "weights"
@@ -57,8 +60,8 @@ _PACKAGES = ("fer_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "g
 
 
 def member_workdirs(workdir: Path, config: Mapping[str, Any]) -> list[Path]:
-    """Returns the workdirs of an ensemble's members; for a single run, its own workdir."""
-    count = config["ensemble"]
+    """Returns the workdirs of an ensemble's or sweep's members; for a single run, its own."""
+    count = config["ensemble"] * max(1, len(parse_sweep(config["sweep"])))
     return [workdir] if count == 1 else [workdir / f"member_{k}" for k in range(count)]
 
 

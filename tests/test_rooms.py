@@ -11,6 +11,7 @@ ROOMS = (
     "fer_jax.paths",
     "fer_jax.processes",
     "fer_jax.downloads",
+    "fer_jax.sweep",
     "fer_jax.config",
     "fer_jax.data.contract",
     "fer_jax.remote",

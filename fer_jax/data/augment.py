@@ -24,9 +24,28 @@ ratio of its sides, as in Zhong et al., except for the greatest area: 0.4 in the
 torchvision and in recipes for FER-2013."""
 
 
+class Kind(NamedTuple):
+    """The operations of an augmentation, whatever its ranges.
+
+    Attributes:
+      resamples: whether pixels are interpolated, which shift and flip alone do not do.
+      crops: whether less than the whole image may be taken.
+      erases: whether rectangles may be erased.
+    """
+
+    resamples: bool
+    crops: bool
+    erases: bool
+
+    @property
+    def draws(self) -> int:
+        """Number of uniform random numbers that `augment` takes for each image."""
+        return (7 if self.resamples else 3) + (4 if self.crops else 0) + (6 if self.erases else 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The ranges of the augmentation.
+    """The ranges of the augmentation: numbers, or in a sweep's program arrays without dimensions.
 
     Shift, flip, rotation, shear and zoom mean the same as in Keras's `ImageDataGenerator`. With
     shift and flip alone, images move by whole pixels and keep their grey levels. With any of
@@ -60,19 +79,16 @@ class Augmentation:
         return cls(**{field.name: config[field.name] for field in dataclasses.fields(cls)})
 
     @property
-    def resamples(self) -> bool:
-        """Whether pixels are interpolated, which shift and flip alone do not do."""
-        return any((self.rotation, self.shear, self.zoom, self.crops))
-
-    @property
-    def crops(self) -> bool:
-        """Whether less than the whole image may be taken."""
-        return self.crop < 1
+    def kind(self) -> "Kind":
+        """What these ranges make `augment` do."""
+        crops = self.crop < 1
+        resamples = any((self.rotation, self.shear, self.zoom, crops))
+        return Kind(resamples, crops, self.erasing > 0)
 
     @property
     def draws(self) -> int:
         """Number of uniform random numbers that `augment` takes for each image."""
-        return (7 if self.resamples else 3) + (4 if self.crops else 0) + (6 if self.erasing else 0)
+        return self.kind.draws
 
 
 class Shifts(NamedTuple):
@@ -96,6 +112,7 @@ def augment(
     images: UInt8[Any, "batch height width channels"],
     uniforms: Float[Any, "batch draws"],
     augmentation: Augmentation,
+    kind: Kind | None = None,
 ) -> UInt8[Any, "batch height width channels"]:
     """Augments each image by its own random numbers; pixels beyond the edge repeat the edge.
 
@@ -104,15 +121,18 @@ def augment(
       uniforms: random numbers in [0, 1), as an array of the same kind; each image has
         `augmentation.draws` of them.
       augmentation: ranges of the augmentation.
+      kind: its kind; default: that of its ranges, which then are numbers.
     """
     _, height, width, _ = images.shape
-    if augmentation.resamples:
-        matrices = draw_matrices(uniforms, augmentation, height=height, width=width)
+    kind = kind or augmentation.kind
+    if kind.resamples:
+        ranges = (uniforms, augmentation, kind)
+        matrices = draw_matrices(*ranges, height=height, width=width)
         images = resample(images, matrices)
     else:
         shifts = draw_shifts(uniforms, augmentation, height=height, width=width)
         images = shift_and_flip(images, shifts)
-    return erase(images, uniforms[:, -6:], augmentation.erasing) if augmentation.erasing else images
+    return erase(images, uniforms[:, -6:], augmentation.erasing) if kind.erases else images
 
 
 def draw_shifts(
@@ -193,7 +213,12 @@ def erase(
 
 
 def draw_matrices(
-    uniforms: Float[Any, "batch draws"], augmentation: Augmentation, *, height: int, width: int
+    uniforms: Float[Any, "batch draws"],
+    augmentation: Augmentation,
+    kind: Kind | None = None,
+    *,
+    height: int,
+    width: int,
 ) -> Int[Any, "batch 2 3"]:
     """Converts uniform numbers in [0, 1) to a matrix for `resample` for each image.
 
@@ -217,7 +242,7 @@ def draw_matrices(
         (zoom_down * xp.cos(lean), zoom_right * sine, y + cosine * down + sine * right),
         (-zoom_down * xp.sin(lean), zoom_right * cosine, x + cosine * right - sine * down),
     ]
-    if augmentation.crops:
+    if (kind or augmentation.kind).crops:
         box = draw_boxes(uniforms[:, 7:11], areas=(augmentation.crop, 1.0), ratio=CROP_RATIO)
         # The centre of a crop's first pixel lies half a pixel of the crop inside the crop.
         starts = (

@@ -4,15 +4,15 @@ Order and augmentation follow from the seed and the step number, so there is no 
 save.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
-from fer_jax.data.augment import Augmentation, augment
+from fer_jax.data.augment import Augmentation, Kind, augment
 from fer_jax.data.records import Records
 
 Batch = dict[str, Array]
@@ -45,6 +45,8 @@ def draw_batches(
     steps: int,
     batch_size: int,
     augmentation: Augmentation,
+    kinds: Sequence[Kind] = (),
+    kind: Int[Array, ""] | int = 0,
     sharding: NamedSharding | PartitionSpec,
 ) -> Callable[[Int[Array, ""], Int[Array, ""] | int], Batch]:
     """Returns the function that draws the batches of `steps` steps from `step` on.
@@ -60,7 +62,9 @@ def draw_batches(
       length: number of records, without those repeated at the end.
       steps: number of steps.
       batch_size: rows of a batch.
-      augmentation: ranges of the augmentation.
+      augmentation: ranges of the augmentation, which may be arrays if there are `kinds`.
+      kinds: kinds of the augmentations of a sweep; empty: that of the ranges.
+      kind: number of this augmentation's kind among them.
       sharding: layout of a batch.
 
     Returns:
@@ -76,14 +80,23 @@ def draw_batches(
         ]
     )
 
+    def way(kind: Kind) -> Callable:
+        def apply(images: Array, key: Array) -> Array:
+            uniforms = jax.random.uniform(key, (batch_size, kind.draws))
+            return augment(images, uniforms, augmentation, kind)
+
+        return apply
+
+    ways = [way(kind) for kind in kinds or [augmentation.kind]]
+
+    def augmented(images: Array, key: Array) -> Array:
+        return ways[0](images, key) if len(ways) == 1 else jax.lax.switch(kind, ways, images, key)
+
     def draw(step: Int[Array, ""], place: Int[Array, ""] | int) -> Batch:
         wanted = jax.lax.dynamic_slice_in_dim(order, offset + place * batch_size, batch_size)
         key = jax.random.fold_in(augmentation_key, step)
-        uniforms: Float[Array, "batch draws"] = jax.random.uniform(
-            key, (batch_size, augmentation.draws)
-        )
         batch = {
-            "image": augment(images[wanted], uniforms, augmentation),
+            "image": augmented(images[wanted], key),
             **jax.tree.map(lambda array: array[wanted], answers),
         }
         return jax.lax.with_sharding_constraint(batch, sharding)

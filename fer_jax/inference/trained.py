@@ -24,7 +24,7 @@ from fer_jax.inference.probabilities import Function, make_predict, predict_reco
 from fer_jax.models import create_model
 from fer_jax.models.functional import Graph, abstract_network
 from fer_jax.remote import Copy, copied
-from fer_jax.workdir import CHECKPOINTS, CONFIG, METRICS, WEIGHTS, member_workdirs, read_run
+from fer_jax.workdir import CHECKPOINTS, CONFIG, METRICS, PAGE, WEIGHTS, member_workdirs, read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +139,11 @@ def load_trained(
 def _load(workdir: Path, checkpoint: str, views: str | None) -> TrainedModel:
     run = read_run(workdir)
     config, classes = ConfigDict(run["config"]), tuple(run["data"]["classes"])
+    if config.sweep:
+        raise UserError(
+            f"{workdir} is a sweep of different settings; give the folder of one of its runs, such "
+            f"as {workdir / 'member_0'}, see {workdir / PAGE}"
+        )
     mesh = create_mesh(config.eval_batch_size)
     build = functools.partial(
         create_model, config.model, num_classes=len(classes), dtype=supported_dtype(config.dtype)

@@ -16,27 +16,44 @@ from ml_collections import ConfigDict
 
 from fer_jax.devices import replicated
 from fer_jax.errors import UserError
+from fer_jax.sweep import KNOBS, parse_sweep
 
 
 def member_configs(config: ConfigDict) -> list[ConfigDict]:
     """Returns the config of each member, which is that of a single run.
 
-    Member k has the seed `config.seed + k`, and the k-th of `config.learning_rates` if there are
-    any.
+    The members of a setting have the seeds `config.seed`, `config.seed + 1` and so on. Those of
+    `config.sweep`'s first setting come first. With `config.learning_rates`, member k has the k-th.
 
     Raises:
       UserError: there are learning rates, but not one for each member.
     """
-    rates = config.learning_rates or [config.learning_rate] * config.ensemble
-    if len(rates) != config.ensemble:
+    rates = config.learning_rates
+    if rates and len(rates) != config.ensemble:
         raise UserError(
             f"learning_rates has {len(rates)} rates for ensemble = {config.ensemble}; "
             "give one for each member, or none"
         )
-    configs = [config.copy_and_resolve_references() for _ in rates]
-    for k, (member, rate) in enumerate(zip(configs, rates, strict=True)):
-        member.update(seed=config.seed + k, learning_rate=rate, learning_rates=(), ensemble=1)
+    configs = []
+    for setting in parse_sweep(config.sweep) or [{}]:
+        for k in range(config.ensemble):
+            member = config.copy_and_resolve_references()
+            member.update(seed=config.seed + k, learning_rates=(), sweep="", ensemble=1, **setting)
+            if rates:
+                member.learning_rate = rates[k]
+            configs.append(member)
     return configs
+
+
+def swept_values(configs: Sequence[ConfigDict]) -> dict[str, list[Any]]:
+    """Returns each member's value of the knobs in which the members of a run differ."""
+    values = {knob: [config[knob] for config in configs] for knob in KNOBS}
+    return {knob: of_members for knob, of_members in values.items() if len(set(of_members)) > 1}
+
+
+def typed(values: Sequence[Any]) -> list[np.generic]:
+    """Returns values of a knob as the devices have them: float32, or bool."""
+    return [np.bool_(x) if isinstance(x, bool) else np.float32(x) for x in values]
 
 
 class Members:

@@ -1,5 +1,6 @@
 """Where the batches of a training program come from: the host, or images kept on the devices."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from fer_jax.data.device_batches import Batch, draw_batches, place
 from fer_jax.data.host_batches import training_batches
 from fer_jax.data.records import Records
 from fer_jax.errors import UserError
-from fer_jax.training.ensemble import Members
+from fer_jax.training.ensemble import Members, typed
 
 Draw = Callable[[Int[Array, ""], Any], Batch]
 """Function from a step's number and item to its batch; traced inside the program."""
@@ -64,10 +65,18 @@ class HostInput(Input):
         *,
         batch_size: int,
         seeds: Sequence[int],
-        augmentation: Augmentation,
+        augmentation: Augmentation | Sequence[Augmentation],
         members: Members,
     ):
-        """Opens the streams of the members on this process's devices; each has its own seed."""
+        """Opens the streams of the members on this process's devices.
+
+        Args:
+          records: split to read.
+          batch_size: rows of a member's batch.
+          seeds: seed of each member.
+          augmentation: ranges of the augmentation, of all members or of each.
+          members: number and layout of the members.
+        """
         self._batch_size, self._members = batch_size, members
         first = np.arange(1)
         self._example = {"image": records.read(first), **records.answers(first)}
@@ -77,7 +86,7 @@ class HostInput(Input):
                 records,
                 batch_size=batch_size,
                 seed=seeds[member],
-                augmentation=augmentation,
+                augmentation=_of_each(augmentation, members)[member],
                 rows=rows,
             )
             for member, rows in self._rows.items()
@@ -146,7 +155,7 @@ class DeviceInput(Input):
         *,
         batch_size: int,
         seeds: Sequence[int],
-        augmentation: Augmentation,
+        augmentation: Augmentation | Sequence[Augmentation],
         members: Members,
     ):
         """Copies all images to the devices; arguments as for `HostInput`."""
@@ -155,13 +164,27 @@ class DeviceInput(Input):
         rows = NamedSharding(mesh, spec)
         images, answers = place(records, rows)
         seed = jax.device_put(members.array(seeds).astype(np.int32), members.state_sharding)
-        self._arguments = [seed, images, answers]
+        of_each = _of_each(augmentation, members)
+        kinds = sorted({one.kind for one in of_each})
+        swept = {
+            name: typed(values)
+            for name in (field.name for field in dataclasses.fields(Augmentation))
+            if len(set(values := [getattr(one, name) for one in of_each])) > 1
+        }
+        if len(kinds) > 1:
+            swept["kind"] = [np.int32(kinds.index(one.kind)) for one in of_each]
+        own = {
+            name: jax.device_put(members.array(values), members.state_sharding)
+            for name, values in swept.items()
+        }
+        self._arguments = [seed, images, answers, own]
         self._members = members.count
+        self._augmentation = of_each[0]
         self._draw = functools.partial(
             draw_batches,
             length=len(records),
             batch_size=batch_size,
-            augmentation=augmentation,
+            kinds=kinds,
             # Inside a member's part of the mesh only axis names can be given.
             sharding=rows if members.count == 1 else spec,
         )
@@ -175,8 +198,16 @@ class DeviceInput(Input):
         return self._arguments
 
     @override
-    def trace(self, count, step, seed, images, answers):
-        return jnp.arange(count), self._draw(seed, step, images, answers, steps=count)
+    def trace(self, count, step, seed, images, answers, own):
+        kind = own.get("kind", 0)
+        ranges = {name: value for name, value in own.items() if name != "kind"}
+        draw = self._draw(
+            *(seed, step, images, answers),
+            steps=count,
+            augmentation=dataclasses.replace(self._augmentation, **ranges),
+            kind=kind,
+        )
+        return jnp.arange(count), draw
 
     @override
     def positions(self):
@@ -185,6 +216,14 @@ class DeviceInput(Input):
     @override
     def move_to(self, positions):
         del positions
+
+
+def _of_each(
+    augmentation: Augmentation | Sequence[Augmentation], members: Members
+) -> Sequence[Augmentation]:
+    if isinstance(augmentation, Augmentation):
+        return [augmentation] * members.count
+    return augmentation
 
 
 INPUTS: dict[str, Callable[..., Input]] = {"host": HostInput, "device": DeviceInput}

@@ -1,10 +1,11 @@
 """Creates a config's Optax optimiser, schedule and plateau rule; decides on early stopping."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax.contrib import reduce_on_plateau
 
@@ -13,8 +14,9 @@ from fer_jax.errors import UserError
 # Keras's epsilons, with which the published systems were trained.
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam": lambda rate: optax.adam(rate, eps=1e-7),
-    "adamw": lambda rate, weight_decay: optax.adamw(
-        rate, eps=1e-7, weight_decay=weight_decay, mask=_kernels
+    # As optax.adamw, with a decay that may be swept.
+    "adamw": lambda rate, decay: optax.chain(
+        optax.scale_by_adam(eps=1e-7), decay, optax.scale_by_learning_rate(rate)
     ),
     "rmsprop": lambda rate: optax.rmsprop(rate, decay=0.9, eps=1e-7),
     "sgd": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
@@ -54,30 +56,57 @@ def create_schedule(
 
 
 def create_optimizer(
-    config: Mapping[str, Any], schedule: optax.Schedule
+    config: Mapping[str, Any], schedule: optax.Schedule, swept: Collection[str] = ()
 ) -> optax.GradientTransformation:
     """Returns the optimiser.
+
+    Its `update` takes the knobs that are swept as keywords.
 
     Args:
       config: `optimizer`, a key of `OPTIMIZERS`; `clip_norm`, the largest global norm of the
         gradient, 0 for no limit; `weight_decay`, which applies to kernels only and is decoupled
         for adamw (Loshchilov and Hutter, 2019) and added to the gradient for the others.
       schedule: learning rate by step.
+      swept: names of the knobs in which the members differ.
 
     Raises:
       UserError: there is no such optimiser.
     """
-    name, weight_decay = config["optimizer"], config["weight_decay"]
+    name = config["optimizer"]
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
-    parts = [optax.clip_by_global_norm(config["clip_norm"])] if config["clip_norm"] else []
+
+    def part(knob: str, make: Callable[[Any], optax.GradientTransformation]) -> Any:
+        return _swept(knob, make) if knob in swept else make(config[knob])
+
+    decay = part("weight_decay", lambda x: optax.add_decayed_weights(x, mask=_kernels))
+    parts = []
+    if config["clip_norm"] or "clip_norm" in swept:
+        parts.append(part("clip_norm", _clip))
     if name == "adamw":
-        parts.append(OPTIMIZERS[name](schedule, weight_decay))
+        parts.append(OPTIMIZERS[name](schedule, decay))
     else:
-        if weight_decay:
-            parts.append(optax.add_decayed_weights(weight_decay, mask=_kernels))
+        if config["weight_decay"] or "weight_decay" in swept:
+            parts.append(decay)
         parts.append(OPTIMIZERS[name](schedule))
     return optax.chain(*parts)
+
+
+def _swept(
+    knob: str, make: Callable[[Any], optax.GradientTransformation]
+) -> optax.GradientTransformationExtraArgs:
+    """Returns a transformation whose strength is a keyword of `update`, named after the knob."""
+
+    def update(updates: Any, state: Any, params: Any = None, **knobs: Any) -> tuple[Any, Any]:
+        return make(knobs[knob]).update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(make(1.0).init, update)
+
+
+def _clip(norm: Any) -> optax.GradientTransformation:
+    """Clips by a global norm; 0, which only a sweep passes, clips nothing."""
+    limit = jnp.where(norm > 0, norm, jnp.inf) if isinstance(norm, jax.Array) else norm
+    return optax.clip_by_global_norm(limit)
 
 
 def create_plateau(

@@ -24,6 +24,7 @@ from fer_jax.reporting.events import RunEvents
 from fer_jax.reporting.figures import plot_curves, to_png
 from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
+from fer_jax.reporting.sweep import print_sweep, summarize_sweep, write_sweep
 from fer_jax.training.checkpoints import SCORES, CheckpointWriter
 from fer_jax.training.lock import Lock
 from fer_jax.training.optimizer import stagnates
@@ -206,6 +207,9 @@ def finished_result(workdir: Path, config: ConfigDict, data: DataSet) -> dict[st
         return results[0]
     if not (workdir / PAGE).exists():
         return None
+    if config.sweep:
+        sweep = summarize_sweep(config, [result["report"] for result in results])
+        return {"members": results, "report": None, "sweep": sweep}
     return {"members": results, "report": read_report(workdir, config.validation_split)}
 
 
@@ -252,6 +256,23 @@ def finish_ensemble(
     report = write_evaluation(evaluation, [result["report"] for result in results])
     _write_page(workdir, evaluation, report, history, training)
     return {"members": list(results), "report": report}
+
+
+def finish_sweep(
+    workdir: Path, config: ConfigDict, results: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Compares the settings of a sweep; writes and prints the table. Arguments as above.
+
+    Returns:
+      The result of `train` for a sweep.
+    """
+    sweep = None
+    if jax.process_index() == 0:
+        sweep = summarize_sweep(config, [result["report"] for result in results])
+        write_sweep(workdir, sweep)
+        print_sweep(sweep)
+        print(f"\neverything is in {workdir}")
+    return {"members": list(results), "report": None, "sweep": sweep}
 
 
 def _is_over(config: ConfigDict, history: Sequence[Mapping[str, Any]]) -> bool:

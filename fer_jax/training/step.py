@@ -1,7 +1,7 @@
 """The state of a run, and the step that advances it."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from fer_jax.errors import UserError
 from fer_jax.models.functional import Graph, split
 from fer_jax.models.layers import to_unit_range
-from fer_jax.training.ensemble import Members
+from fer_jax.training.ensemble import Members, typed
 from fer_jax.training.targets import TARGETS, Targets
 
 Batch = dict[str, Array]
@@ -32,6 +32,10 @@ class EpochMetrics(metrics.Collection):
     accuracy: metrics.Accuracy
 
 
+STEP_KNOBS = ("weight_decay", "clip_norm", "label_smoothing", "mixup", "ema_decay")
+"""Knobs of a step that a sweep can vary, besides the learning rate."""
+
+
 class TrainState(flax.struct.PyTreeNode):
     """Everything that changes in training, as one tree of arrays."""
 
@@ -41,6 +45,7 @@ class TrainState(flax.struct.PyTreeNode):
     ema: Any  # Moving averages of params and statistics, under these names; or None.
     optimizer: optax.OptState
     rate_scale: Float[Array, ""]  # This member's learning rate divided by the schedule's.
+    knobs: dict[str, Array]  # This member's values of other knobs in which the members differ.
     plateau: Any  # State of the plateau rule, or None.
     random_key: Array
     metrics: EpochMetrics
@@ -67,6 +72,7 @@ def create_state(
     members: Members,
     seeds: Sequence[int],
     rate_scales: Sequence[float] = (),
+    knobs: Mapping[str, Sequence[Any]] | None = None,
     ema: bool = False,
 ) -> TrainState:
     """Draws the initial state of all members on the devices.
@@ -78,10 +84,13 @@ def create_state(
       members: number and layout of the members.
       seeds: seed of each member's parameters, dropout and mixup.
       rate_scales: `TrainState.rate_scale` of each member; empty: 1.
+      knobs: each member's values of knobs in which the members differ, for `TrainState.knobs`.
       ema: whether the state has moving averages.
     """
 
-    def init(seed: Int[Array, ""], rate_scale: Float[Array, ""]) -> TrainState:
+    def init(
+        seed: Int[Array, ""], rate_scale: Float[Array, ""], knobs: dict[str, Array]
+    ) -> TrainState:
         params_key, random_key = jax.random.split(jax.random.key(seed))
         _, params, statistics = split(build(rngs=nnx.Rngs(params_key)))
         return TrainState(
@@ -91,6 +100,7 @@ def create_state(
             ema={"params": params, "statistics": statistics} if ema else None,
             optimizer=optimizer.init(params),
             rate_scale=rate_scale,
+            knobs=knobs,
             plateau=plateau.init(params) if plateau else None,
             random_key=jax.random.key_data(random_key),
             metrics=EpochMetrics.empty(),
@@ -98,7 +108,8 @@ def create_state(
 
     compiled = jax.jit(members.each(init), out_shardings=members.state_sharding)
     scales = members.array(rate_scales or [1.0] * members.count).astype(np.float32)
-    return compiled(members.array(seeds).astype(np.int32), scales)
+    own = {knob: members.array(typed(values)) for knob, values in (knobs or {}).items()}
+    return compiled(members.array(seeds).astype(np.int32), scales, own)
 
 
 def make_train_step(
@@ -117,6 +128,8 @@ def make_train_step(
     The loss is the mean of `class_weights[label] * targets.loss` over the whole batch, on any
     number of devices.
 
+    Knobs in which the members of a run differ are in the state, which goes before the arguments.
+
     Args:
       graph: the network's structure.
       optimizer: the optimiser.
@@ -132,18 +145,26 @@ def make_train_step(
         each micro-batch, and dropout draws anew in each.
     """
 
+    optimizer = optax.with_extra_args_support(optimizer)
+    constants = {"label_smoothing": label_smoothing, "mixup": mixup, "ema_decay": ema_decay}
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
+        knobs: dict[str, Any] = {**constants, **state.knobs}
         labels, images = batch["label"], to_unit_range(batch["image"])
         random_key = jax.random.fold_in(jax.random.wrap_key_data(state.random_key), state.step)
         wanted = targets.of(batch, len(class_weights), jax.random.fold_in(random_key, 2))
-        wanted = optax.smooth_labels(wanted, label_smoothing)
+        wanted = optax.smooth_labels(wanted, knobs["label_smoothing"])
         wanted *= jnp.asarray(class_weights)[labels][:, None]
-        if mixup:
+        swept = "mixup" in state.knobs
+        if swept or mixup:
+            mixes = knobs["mixup"] > 0
+            alpha = jnp.where(mixes, knobs["mixup"], 1.0) if swept else mixup
             # Dropout uses the key itself.
-            share = jax.random.beta(jax.random.fold_in(random_key, 1), mixup, mixup)
+            share = jax.random.beta(jax.random.fold_in(random_key, 1), alpha, alpha)
             # Accuracy counts the label of the image with the greater share. Exchanging the shares
             # only reverses the order of the batch.
             share = jnp.maximum(share, 1 - share)
+            share = jnp.where(mixes, share, 1.0) if swept else share
             images, wanted = (share * x + (1 - share) * x[::-1] for x in (images, wanted))
 
         def loss_of(params, statistics, key, images, wanted):
@@ -162,14 +183,16 @@ def make_train_step(
             (images, wanted),
             accumulate,
         )
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+        updates, optimizer_state = optimizer.update(
+            gradients, state.optimizer, state.params, **state.knobs
+        )
         scale = (
             state.rate_scale if state.plateau is None else state.rate_scale * state.plateau.scale
         )
         params = optax.apply_updates(state.params, jax.tree.map(lambda x: scale * x, updates))
         ema = state.ema
         if ema is not None:
-            decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+            decay = jnp.minimum(knobs["ema_decay"], (1 + state.step) / (10 + state.step))
             latest = {"params": params, "statistics": statistics}
             ema = optax.incremental_update(latest, ema, 1 - decay)
         next_state = state.replace(

@@ -1,6 +1,11 @@
 """Both inputs and the programs they feed: batches, resumption, members beside single runs."""
 
 import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +17,8 @@ from jax.sharding import AxisType
 
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.records import Records
+from fer_jax.devices import create_mesh
+from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
 from fer_jax.training.ensemble import Members
 from fer_jax.training.input import INPUTS, choose_input
@@ -23,7 +30,11 @@ IMAGES, BATCH = 90, 16
 
 @pytest.fixture
 def records() -> Records:
-    """Images whose grey level is their number, plus a ramp from left to right of up to 12."""
+    return make_records()
+
+
+def make_records() -> Records:
+    """Returns images whose grey level is their number, plus a ramp from left to right, up to 12."""
     numbers = np.arange(IMAGES, dtype=np.uint8)[:, None, None, None]
     images = np.broadcast_to(2 * numbers, (IMAGES, 48, 48, 1)) + np.arange(48)[:, None] // 4
     labels = np.arange(IMAGES, dtype=np.int32) % 7
@@ -125,9 +136,25 @@ def test_both_inputs_augment_alike(records):
     np.testing.assert_allclose(facts[0][1:], facts[1][1:], atol=0.5)
 
 
-def trained(build, records, *, source, steps, seeds, rates=(), vectorize=None, **options):
+SHIFT_AND_FLIP = Augmentation(shift=0.1, flip=True)
+ROTATION = Augmentation(shift=0.05, rotation=20.0, erasing=0.5)
+
+
+def trained(
+    build,
+    records,
+    *,
+    source,
+    steps,
+    seeds,
+    rates=(),
+    augmentation=SHIFT_AND_FLIP,
+    members=None,
+    vectorize=None,
+    **options,
+):
     """Returns each member's state, and its losses."""
-    members = two_devices_for_each(len(seeds), vectorize=vectorize)
+    members = members or two_devices_for_each(len(seeds), vectorize=vectorize)
     graph, _, _ = abstract_network(build, members.mesh)
     # Not Adam, which would amplify the rounding errors of gradients that are nearly zero.
     optimizer = optax.sgd(0.01, momentum=0.9)
@@ -137,7 +164,7 @@ def trained(build, records, *, source, steps, seeds, rates=(), vectorize=None, *
         records,
         batch_size=BATCH,
         seeds=seeds,
-        augmentation=Augmentation(shift=0.1, flip=True),
+        augmentation=augmentation,
         members=members,
     )
     programs = Programs(step, state, batches, members, **options)
@@ -159,15 +186,27 @@ def test_many_steps_of_a_call_are_those_steps_one_by_one(source, build, records)
 
 
 @pytest.mark.parametrize("source", INPUTS)
-def test_a_member_is_the_single_run_of_its_seed_and_rate(source, build, records):
+def test_a_member_is_the_single_run_of_its_seed_rate_and_augmentation(source, build, records):
     """Device input maps members as on a GPU, host input as on a CPU."""
     rates, vectorize = (1.0, 0.1), source == "device"
+    augmentations = (SHIFT_AND_FLIP, ROTATION)
     members, losses = trained(
-        build, records, source=source, steps=6, seeds=[5, 6], rates=rates, vectorize=vectorize
+        *(build, records),
+        source=source,
+        steps=6,
+        seeds=[5, 6],
+        rates=rates,
+        augmentation=augmentations,
+        vectorize=vectorize,
     )
-    for k, rate in enumerate(rates):
+    for k, (rate, augmentation) in enumerate(zip(rates, augmentations, strict=True)):
         (alone,), of_alone = trained(
-            build, records, source=source, steps=6, seeds=[5 + k], rates=(rate,)
+            *(build, records),
+            source=source,
+            steps=6,
+            seeds=[5 + k],
+            rates=(rate,),
+            augmentation=augmentation,
         )
         np.testing.assert_allclose(losses[k], of_alone[0], atol=2e-5)
         jax.tree.map(
@@ -176,6 +215,43 @@ def test_a_member_is_the_single_run_of_its_seed_and_rate(source, build, records)
             jax.device_get(alone.params),
         )
     assert np.ptp(losses[:, 0]) > 1e-3
+
+
+def ensembles():
+    """Returns the losses of ensembles of two and of three, from both inputs.
+
+    Two members have two of four devices each, and three share all four.
+    """
+    network = {"name": "cnn", "layers": (("max_pool", 8), "flatten", ("dense", 8))}
+    build = functools.partial(create_model, network, num_classes=7, dtype="float32")
+    found = []
+    for count in (2, 3):
+        members = Members(count, create_mesh(BATCH, members=count))
+        for source in INPUTS:
+            how = {"source": source, "steps": 3, "seeds": range(count), "members": members}
+            _, losses = trained(build, make_records(), **how)
+            found.append(losses.tolist())
+    return found
+
+
+def test_two_processes_train_ensembles_as_one():
+    """Each process has two devices: those of one of two members, or two of three members' four."""
+    address = f"localhost:{20_000 + (os.getpid() + 7_000) % 20_000}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, address, str(process)],
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "2"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    expected = ensembles()
+    for process in processes:
+        output, _ = process.communicate(timeout=240)  # Gloo prints there, too.
+        assert process.returncode == 0
+        for ours, theirs in zip(expected, json.loads(output.splitlines()[-1]), strict=True):
+            np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
 def test_an_accelerator_keeps_what_fits_into_memory(records, monkeypatch):
@@ -206,3 +282,8 @@ def test_steps_of_our_options_are_not_kept_in_the_compilation_cache(build, recor
     kept = [path.name for path in tmp_path.iterdir()]
     assert any("lambda" in name for name in kept)
     assert not any("take_steps" in name for name in kept)
+
+
+if __name__ == "__main__":  # One of the processes above.
+    jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+    print(json.dumps(ensembles()))
