@@ -136,8 +136,9 @@ def _receive(readable: int) -> None:
 def _end() -> None:
     # The main thread may hold stdout's lock, for example while a pipe is full.
     flush = threading.Thread(target=sys.stdout.flush, daemon=True)
-    flush.start()
-    flush.join(1)
+    with contextlib.suppress(RuntimeError):  # Python is ending, and starts no thread any more.
+        flush.start()
+        flush.join(1)
     line = "stopped; files are whole, and the same command goes on or starts again\n"
     err = sys.stderr.fileno()
     os.write(err, (f"\n{line}" if os.isatty(err) else line).encode())  # Below a progress bar.

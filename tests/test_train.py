@@ -294,3 +294,9 @@ def test_evaluation_shapes_never_compile_again(config, tmp_path):
     compiled = [name.split()[1] for name in names if name.startswith("Compiling")]
     for function in ("jit(take_steps)", "jit(predict)", "jit(end_epoch)"):
         assert compiled.count(function) == 1, compiled
+
+
+def _with(config, **changes):
+    config = config.copy_and_resolve_references()
+    config.update(changes)
+    return config

@@ -1,5 +1,6 @@
 """Reads the phase of a command from the stack of its main thread, just before a kill."""
 
+import contextlib
 import os
 import re
 import signal
@@ -87,17 +88,23 @@ def classify(stack: str, *, saving: bool, training: bool, trained: bool) -> str:
 
 
 def _ask(process: subprocess.Popen, stacks: Path) -> str | None:
-    """Returns the stack of a process; None if it cannot write one yet, or has ended."""
-    stack = stacks / str(process.pid)
+    """Returns the stack of a command; None if it cannot write one yet, or has ended.
+
+    Of a supervisor's command the stack is that of its worker.
+    """
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        pid = int(children[0]) if children else process.pid
+        stack = stacks / str(pid)
+        status = Path(f"/proc/{pid}/status").read_text()
         caught = int(status.split("SigCgt:")[1].split()[0], 16)
     except (OSError, IndexError):
         return None
     if not caught >> (signal.SIGUSR1 - 1) & 1 or not stack.exists():
         return None
     os.truncate(stack, 0)
-    process.send_signal(signal.SIGUSR1)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGUSR1)
     start = time.monotonic()
     while not (text := stack.read_text()).rstrip().endswith(_LAST):
         if process.poll() is not None or time.monotonic() - start > _WAIT:

@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 """Knobs of each kind of run, beside those of a tiny network."""
 
 _SIGTERMS = 0.25  # share of the faults
-_PATIENCE = 60.0  # seconds from a SIGTERM until the run is killed
+_PATIENCE = 60.0  # seconds from a signal until all processes must have ended
 _LIMIT = 600.0  # seconds for a whole run
 
 
@@ -219,8 +219,6 @@ class Trials:
         random: np.random.Generator,
     ) -> Fault:
         name = "SIGTERM" if random.random() < _SIGTERMS else "SIGKILL"
-        first, *others = random.permutation(len(processes))
-        pause = random.uniform(0, 2) if random.random() < 0.5 else 0.0
         phase = phases.phase_of(
             processes[0],
             workdir,
@@ -229,21 +227,19 @@ class Trials:
             trained=_epochs(workdir) == epochs,
         )
         start = time.monotonic()
-        if name == "SIGTERM":  # As a scheduler does, to all processes at once.
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                _wait(process, until=start + _PATIENCE)
-        else:
-            processes[first].kill()
-            for k in others:
-                time.sleep(pause)
-                processes[k].kill()
+        # One of several processes gets the signal, and all end.
+        victim = processes[random.integers(len(processes))]
+        victim.terminate() if name == "SIGTERM" else victim.kill()
+        ended = [_wait(process, until=start + _PATIENCE) for process in processes]
+        seconds = time.monotonic() - start
         for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        return Fault(name, phase, time.monotonic() - start, processes[0].returncode)
+            process.kill()
+            process.wait()
+        if not all(ended):
+            raise UserError(
+                f"{name} in {phase}: not all processes ended in {_PATIENCE:.0f} seconds"
+            )
+        return Fault(name, phase, seconds, processes[0].returncode)
 
     def _finish(self, processes: Sequence[subprocess.Popen], workdir: Path) -> str:
         """Waits for the end of a run; returns what went wrong, if anything."""
