@@ -12,7 +12,8 @@ from sphinx.application import Sphinx
 project = "fer_jax"
 release = metadata.version("fer_jax")
 root_doc = "README"
-include_patterns = ["README.md", "docs/**", "benchmarks/**", "fer_jax/weights/README.md"]
+include_patterns = ["README.md", "docs/**", "benchmarks/**", "launch/*.md"]
+include_patterns += ["fer_jax/weights/README.md"]
 exclude_patterns = [".*", "data", "dist", "runs", "site"]  # Not worth walking through.
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
@@ -50,6 +51,7 @@ docs/install
 docs/data
 docs/audit
 docs/train
+launch/README
 docs/evaluate
 docs/predict
 docs/demo

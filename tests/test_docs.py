@@ -18,7 +18,8 @@ from fer_jax.config import load_config
 from fer_jax.data.contract import CLASS_NAMES
 
 REPOSITORY = Path(__file__).parents[1]
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "fer_jax/weights/README.md"]
+PAGES = [REPOSITORY / name for name in ("README.md", "launch/README.md")]
+PAGES += [REPOSITORY / "fer_jax/weights/README.md"]
 PAGES += sorted([*REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("benchmarks/**/*.md")])
 COMMANDS = (
     "train",
