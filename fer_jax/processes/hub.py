@@ -32,8 +32,8 @@ BEAT = 1.0
 SILENCE_TOLD, SILENCE_ENDS = 30.0, 120.0
 """Seconds without a sign of life after which all are told, and after which all end."""
 
-AFTER_A_STOP = 60.0
-"""Seconds that the others have after one has stopped as it was asked to."""
+AFTER_A_STOP = 300.0
+"""Seconds that the others have after one has stopped as it was asked to, to save and to upload."""
 
 ADVICE = "start the same command again, and it goes on from its latest checkpoint"
 
