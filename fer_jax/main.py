@@ -60,7 +60,8 @@ def main(arguments: Sequence[str]) -> None:
     check(options.config)
     config_file = find_config(config_flags.get_config_filename(options["config"]))
     workdir = options.workdir or Path("runs") / config_file.stem
-    if isinstance(workdir, Path) and not workdir.is_dir() and not options.process_id:
+    checked = worker.is_worker() or (cluster and cluster.number)  # By process 0's supervisor.
+    if isinstance(workdir, Path) and not workdir.is_dir() and not checked:
         check_folder("--workdir", workdir)
     cli.use_huge_pages()
     if cluster:
