@@ -18,11 +18,11 @@ from fer_jax.inference.probabilities import make_predict
 from fer_jax.kernels.context import convolutions
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
-from fer_jax.training.ensemble import Members
+from fer_jax.training.ensemble import Members, member_configs, swept_values
 from fer_jax.training.input import DeviceInput, HostInput
 from fer_jax.training.optimizer import create_optimizer, create_schedule
 from fer_jax.training.programs import Programs, steps_per_call
-from fer_jax.training.step import FiniteLosses, create_state, make_train_step
+from fer_jax.training.step import STEP_KNOBS, FiniteLosses, create_state, make_train_step
 
 
 class Training:
@@ -37,13 +37,25 @@ class Training:
     """
 
     def __init__(self, config: ConfigDict, *, images: int, batch_size: int, members: int = 1):
+        """Trains `members` networks; with `config.sweep`, as many of each of its settings."""
+        config = config.copy_and_resolve_references()
+        config.ensemble = members
+        configs = member_configs(config)
+        swept = swept_values(configs)
+        members = len(configs)
         self.members = Members(members, create_mesh(batch_size, members=members))
         schedule = create_schedule(config, steps_per_epoch=1_000, total_steps=100_000)
-        optimizer = create_optimizer(config, schedule)
+        optimizer = create_optimizer(config, schedule, swept)
         build = _build(config)
         graph, _, _ = abstract_network(build, self.members.mesh)
         seeds = range(members)
-        self.state = create_state(build, optimizer, None, members=self.members, seeds=seeds)
+        self.state = create_state(
+            *(build, optimizer, None),
+            members=self.members,
+            seeds=seeds,
+            rate_scales=[rate / config.learning_rate for rate in swept.get("learning_rate", ())],
+            knobs={knob: swept[knob] for knob in STEP_KNOBS if knob in swept},
+        )
         self.step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
 
         rng = np.random.default_rng(0)
@@ -56,7 +68,7 @@ class Training:
                 Records(labels, [""] * images, pixels.__getitem__),
                 batch_size=batch_size,
                 seeds=seeds,
-                augmentation=Augmentation.from_config(config),
+                augmentation=[Augmentation.from_config(member) for member in configs],
                 members=self.members,
             )
             for name, create in (("host", _HostInput), ("device", DeviceInput))

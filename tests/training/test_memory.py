@@ -53,8 +53,9 @@ def test_a_batch_that_cannot_fit_is_told_what_would():
         str(caught.value),
     )
     assert told
-    check(batch_size=int(0.9 * int(told[1].replace(",", ""))), model=WIDE)
-    check(batch_size=4096, accumulate=256, model=WIDE)
+    few = {"eval_batch_size": 64, "model": WIDE}
+    check(batch_size=int(0.9 * int(told[1].replace(",", ""))), **few)
+    check(batch_size=4096, accumulate=256, **few)
 
 
 @pytest.mark.parametrize(
