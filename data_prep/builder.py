@@ -35,15 +35,21 @@ from fer_jax.data.contract import (
     digest_files,
     record_dir,
 )
+from fer_jax.data.shards import Index, Shards, index_name
 
 
 class _Info(tfds.core.DatasetInfo):
-    """Adds the files' digests while the folder is still incomplete."""
+    """Adds the splits' indices and the files' digests while the folder is still incomplete."""
 
     def write_to_directory(self, dataset_info_dir: Any, all_metadata: bool = True) -> None:
         super().write_to_directory(dataset_info_dir, all_metadata)
-        digests = json.dumps(digest_files(dataset_info_dir), indent=2)
-        Path(dataset_info_dir, DIGESTS).write_text(digests + "\n")
+        folder = Path(dataset_info_dir)
+        for name, split in self.splits.items():
+            paths = [folder / filename for filename in sorted(split.filenames)]
+            index = Index.scan(Shards(paths, split.shard_lengths))
+            (folder / index_name(self.name, name)).write_bytes(index.to_bytes())
+        digests = json.dumps(digest_files(folder), indent=2)
+        (folder / DIGESTS).write_text(digests + "\n")
 
 
 class LabelledFaces(tfds.core.GeneratorBasedBuilder):

@@ -66,7 +66,7 @@ def test_a_file_imports_from_lower_rooms_only(path):
 
 def test_data_prep_needs_little_of_the_package():
     allowed = {"stopping", "errors", "paths", "data.contract", "data.pixels", "data.splits"}
-    allowed |= {"remote", "data.remote_records"}
+    allowed |= {"data.shards", "remote", "data.remote_records"}
     for path in Path("data_prep").rglob("*.py"):
         ours = {name for name in imports(path) if name.startswith("fer_jax")}
         # --detect_faces finds them as predict does.

@@ -14,12 +14,9 @@ from jaxtyping import Float, Int, UInt8
 
 from fer_jax.data.contract import (
     CLASS_NAMES,
-    FILENAME,
-    GROUP,
     IMAGE,
     INFO_FILES,
     LABEL,
-    VOTES,
     ImageFormat,
     check_files,
     damaged,
@@ -27,6 +24,7 @@ from fer_jax.data.contract import (
     title_of,
 )
 from fer_jax.data.remote_records import fetch_records
+from fer_jax.data.shards import Features, Index, Shards, index_name
 from fer_jax.data.splits import stratified_split
 from fer_jax.errors import UserError
 from fer_jax.paths import is_url, user_place
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 VALIDATION_FRACTION = 0.2
-_CHUNK = 4_096  # Records read at a time; their decoded images take 10 MB.
 _PARTS, _TESTS = ("train_80", "validation_20"), ("public_test", "private_test")
 
 
@@ -186,12 +183,54 @@ class DataSet:
         size = sum(self.split_sizes[part] for part in parts) * math.prod(self.images.shape)
         key = ("+".join(parts), size <= memory)
         if key not in self._read_before:
-            shards = [name for part in parts for name in self._builder.info.splits[part].filenames]
-            with _damage_told(
-                self.data_dir, " or ".join(shards), check_files(self.data_dir, shards)
-            ):
-                self._read_before[key] = _read(self._builder, key[0], in_memory=key[1])
+            self._read_before[key] = self._open(parts, in_memory=key[1])
         return self._read_before[key]
+
+    def _open(self, parts: Sequence[str], *, in_memory: bool) -> Records:
+        """Opens splits on disk, one after the other.
+
+        What stays on the disk is not compared with its digests, which would read all of it.
+        Instead, array_record compares each record with a digest of its own when it is read.
+        """
+        found = [self._builder.info.splits[part] for part in parts]
+        paths = [Path(path) for split in found for path in split.filepaths]
+        shards = Shards(paths, [length for split in found for length in split.shard_lengths])
+        intact = in_memory and check_files(self.data_dir, [path.name for path in paths])
+        suspect = _any_of([path.name for path in paths])
+        index = Index.join([self._index(part) for part in parts])
+        with _damage_told(self.data_dir, suspect, intact):
+            if len(index.labels) != len(shards):
+                raise ValueError(f"{len(shards):,} records have {len(index.labels):,} labels")
+            if in_memory:
+                images = np.empty((len(shards), *self.images.shape), np.uint8)
+                for image, record in zip(images, shards, strict=True):
+                    image[:] = _decode(record)
+
+        def read(numbers: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k size size channels"]:
+            with _damage_told(self.data_dir, suspect, False):
+                found = np.empty((len(numbers), *self.images.shape), np.uint8)
+                for image, record in zip(found, shards.read(numbers), strict=True):
+                    image[:] = _decode(record)
+                return found
+
+        return Records(
+            labels=index.labels,
+            filenames=index.filenames,
+            read=images.__getitem__ if in_memory else read,
+            in_memory=in_memory,
+            votes=index.votes,
+            groups=index.groups,
+        )
+
+    def _index(self, part: str) -> Index:
+        """Reads the index of a split on disk; older records have none, so they are read instead."""
+        name = index_name(self.name, part)
+        split = self._builder.info.splits[part]
+        if (file := record_dir(self.data_dir) / name).exists():
+            with _damage_told(self.data_dir, name, check_files(self.data_dir, [name])):
+                return Index.from_bytes(file.read_bytes())
+        with _damage_told(self.data_dir, _any_of(sorted(split.filenames)), False):
+            return Index.scan(Shards([Path(path) for path in split.filepaths], split.shard_lengths))
 
 
 def absent_classes(classes: Sequence[str], labels: Int[np.ndarray, " n"]) -> list[str]:
@@ -329,45 +368,16 @@ def _damage_told(data_dir: Path, name: str, intact: bool) -> Iterator[None]:
         raise damaged(data_dir, name, error or type(error).__name__) from error
 
 
-def _read(builder: "tfds.core.DatasetBuilder", split: str, *, in_memory: bool) -> Records:
+def _any_of(names: Sequence[str]) -> str:
+    """Returns the first name, and how many others there are."""
+    others = len(names) - 1
+    return names[0] if not others else f"{names[0]} or one of {others} other shards"
+
+
+def _decode(record: Features) -> UInt8[np.ndarray, "size size channels"]:
     import cv2
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.proto import tf_example_pb2
 
-    # TFDS's general decoder would take twice as long for these few features.
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    source = builder.as_data_source(split, deserialize_method=raw)
-    known = builder.info.features
-
-    def features(indices):
-        for record in source.__getitems__(indices):
-            yield tf_example_pb2.Example.FromString(record).features.feature
-
-    def decode(record):
-        encoded = np.frombuffer(record[IMAGE].bytes_list.value[0], np.uint8)
-        pixels = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))
-        # OpenCV's order is blue, green, red.
-        return pixels[..., None] if pixels.ndim == 2 else pixels[..., ::-1]
-
-    def read(indices):
-        return np.stack([decode(record) for record in features(indices.tolist())])
-
-    labels, filenames, images, votes, groups = [], [], [], [], []
-    for start in range(0, len(source), _CHUNK):
-        records = list(features(range(start, min(start + _CHUNK, len(source)))))
-        labels += [record[LABEL].int64_list.value[0] for record in records]
-        filenames += [record[FILENAME].bytes_list.value[0].decode() for record in records]
-        if VOTES in known:
-            votes += [record[VOTES].float_list.value for record in records]
-        if GROUP in known:
-            groups += [record[GROUP].bytes_list.value[0].decode() for record in records]
-        if in_memory:
-            images.append(np.stack([decode(record) for record in records]))
-    return Records(
-        labels=np.array(labels, np.int32),
-        filenames=filenames,
-        read=np.concatenate(images).__getitem__ if in_memory else read,
-        in_memory=in_memory,
-        votes=np.array(votes, np.float32) if votes else None,
-        groups=groups or None,
-    )
+    encoded = np.frombuffer(record[IMAGE].bytes_list.value[0], np.uint8)
+    pixels = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED))
+    # OpenCV's order is blue, green, red.
+    return pixels[..., None] if pixels.ndim == 2 else pixels[..., ::-1]

@@ -34,6 +34,41 @@ def test_streaming_and_memory_give_the_same_images(tiny_data_dir):
         assert in_memory.filenames == streamed.filenames
 
 
+def test_the_index_holds_what_the_records_hold(tmp_path):
+    """Records without an index are read themselves, as older ones are."""
+    labels = {"train": [*range(7), *range(7)] * 5, "public_test": [3, 4]}
+    data_dir = make_records(tmp_path, labels, name="é/{}.png", votes=True)
+    by_index = open_data_set(data_dir)
+    before = [by_index.load(split, memory_gib=0) for split in ("train", "train_80")]
+    for path in record_dir(data_dir).glob("*.index.npz"):
+        path.unlink()
+    by_records = open_data_set(data_dir)
+    for one in before:
+        other = by_records.load("train" if len(one) == 70 else "train_80", memory_gib=0)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.votes, other.votes)
+        assert one.filenames == other.filenames
+        np.testing.assert_array_equal(one.images(), other.images())
+    assert "é/0.png" in before[0].filenames
+
+
+def test_a_split_that_stays_on_the_disk_is_opened_without_its_images(tiny_data_dir, tmp_path):
+    """So a process reads no more than its share. What it reads is checked then."""
+    data_dir = shutil.copytree(tiny_data_dir, tmp_path / "records")
+    shard = record_dir(data_dir) / SHARD
+    content = shard.read_bytes()
+    shard.unlink()
+    data = open_data_set(data_dir)
+    assert len(data.load("train", memory_gib=0)) == 210
+    for place in (len(content) // 3, len(content) // 2):
+        spoiled = bytearray(content)
+        spoiled[place] ^= 1
+        shard.write_bytes(spoiled)
+        records = open_data_set(data_dir).load("train", memory_gib=0)
+        with pytest.raises(UserError, match=f"{SHARD} is damaged: .*; delete .*, then prepare"):
+            records.images()
+
+
 def test_validation_is_a_fifth_of_each_class_and_disjoint(tiny_data_dir):
     data = open_data_set(tiny_data_dir)
     train, validation = data.load("train_80"), data.load("validation_20")
@@ -121,6 +156,7 @@ def test_the_same_images_by_other_names_are_the_same_data(tmp_path):
 
 SHARD = "fer2013-train.array_record-00000-of-00001"
 OTHER_SHARD = "fer2013-public_test.array_record-00000-of-00001"
+INDEX = "fer2013-train.index.npz"
 OLD = Path(__file__).parents[1] / "fixtures/run_0_1_0/records"
 """Records of version 0.1.0, which have no digests."""
 
@@ -150,15 +186,15 @@ def read_all(data_dir):
 
 
 @pytest.mark.parametrize("how", SPOILED)
-@pytest.mark.parametrize("name", [*INFO_FILES, SHARD, DIGESTS])
+@pytest.mark.parametrize("name", [*INFO_FILES, SHARD, INDEX, DIGESTS])
 def test_damage_is_told_in_a_line_that_names_the_file(tiny_data_dir, tmp_path, name, how):
     """Without digests, only damage that the formats notice is told."""
-    noticed_by_formats = name != DIGESTS and (how != "a flipped bit" or name == SHARD)
+    noticed_by_formats = name not in (DIGESTS, INDEX) and (how != "a flipped bit" or name == SHARD)
     for source in [tiny_data_dir, OLD] if noticed_by_formats else [tiny_data_dir]:
         data_dir = shutil.copytree(source, tmp_path / source.name)
         file = record_dir(data_dir) / name
         SPOILED[how](file)
-        if name == DIGESTS and how == "missing":
+        if name in (DIGESTS, INDEX) and how == "missing":
             assert len(read_all(data_dir)) == 3
             continue
         with pytest.raises(UserError, match=r"is damaged: .*; delete .*, then prepare") as caught:
