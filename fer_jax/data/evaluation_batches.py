@@ -13,10 +13,10 @@ Batch = dict[str, np.ndarray]
 def evaluation_batches(
     records: Records, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[Batch]:
-    """Yields every record once, in order; copies of the last record fill the last batch.
+    """Yields every record once, in order; black images fill the last batch.
 
     All batches have the same shape, so that a step compiles once. The caller truncates the results
-    to `len(records)`.
+    to `len(records)`. Each image is read once, by one process.
 
     Args:
       records: split to read.
@@ -27,5 +27,10 @@ def evaluation_batches(
     share = batch_size // process_count
     for start in range(0, len(records), batch_size):
         first = start + process_index * share
-        indices = np.minimum(np.arange(first, first + share), len(records) - 1)
-        yield {"image": records.read(indices), "label": records.labels[indices]}
+        indices = np.arange(min(first, len(records)), min(first + share, len(records)))
+        batch = {"image": records.read(indices), "label": records.labels[indices]}
+        missing = share - len(indices)
+        yield {
+            name: np.pad(rows, [(0, missing), *[(0, 0)] * (rows.ndim - 1)]) if missing else rows
+            for name, rows in batch.items()
+        }

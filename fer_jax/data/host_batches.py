@@ -1,19 +1,23 @@
 """Grain pipelines from records to batches, which are the same for any number of processes.
 
-A stream of record numbers is shuffled, repeated and grouped into *global* batches. Only then does
-each process read and augment its own rows, so the batches do not depend on the number of processes.
-One call gathers a whole batch, and one call augments it.
+Each pass over the record numbers is shuffled, and the passes are cut into *global* batches. Only
+then does each process read and augment its own rows, so the batches do not depend on the number of
+processes, and no process reads an image of another's. One call gathers the rows of a whole batch,
+and one call augments them.
 """
 
 import grain
 import numpy as np
+from grain.experimental import index_shuffle
 
 from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.evaluation_batches import Batch
 from fer_jax.data.records import Records
 
 _PASSES = 2**32
-"""More than any run takes. Without a number, Grain's length overflows with batches of one."""
+"""More than any run takes. With more, Grain's length would overflow with batches of one."""
+
+_READERS = 4  # Threads that read and decode images which are not in memory.
 
 
 def training_batches(
@@ -41,18 +45,41 @@ def training_batches(
         # Every process draws for all rows, so an image's numbers do not depend on its reader.
         uniforms = rng.random((batch_size, augmentation.draws), np.float32)[rows]
         return {
-            "image": augment(records.read(indices[rows]), uniforms, augmentation),
-            **records.answers(indices[rows]),
+            "image": augment(records.read(indices), uniforms, augmentation),
+            **records.answers(indices),
         }
 
-    dataset = (
-        grain.MapDataset.range(len(records))
-        .seed(seed)
-        .shuffle()
-        .repeat(_PASSES)
-        .batch(batch_size)
-        .random_map(read_and_augment)
+    order_seed, augmentation_seed = (
+        int(np.random.SeedSequence((seed, k)).generate_state(1)[0]) for k in (1, 4)
     )
+    dataset = grain.MapDataset.source(
+        _Order(len(records), batch_size, order_seed, rows)
+    ).random_map(read_and_augment, seed=augmentation_seed)
     # Gathering a whole batch from memory is faster than passing it between threads.
-    threads = {"num_threads": 0} if records.in_memory else {}
-    return iter(dataset.to_iter_dataset(grain.ReadOptions(**threads)))
+    threads = 0 if records.in_memory else _READERS
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(dataset.to_iter_dataset(options))
+
+
+class _Order(grain.sources.RandomAccessDataSource):
+    """The record numbers of some rows of each batch, by the batch's number.
+
+    It is the order of `range(n).seed(seed).shuffle().repeat().batch(batch_size)`, whose steps take
+    several times as long for each number as the shuffling alone.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, rows: slice):
+        self._length, self._batch_size, self._seed, self._rows = length, batch_size, seed, rows
+
+    def __len__(self) -> int:
+        return _PASSES * self._length // self._batch_size
+
+    def __getitem__(self, batch: int) -> np.ndarray:
+        first = batch * self._batch_size
+        places = range(first, first + self._batch_size)[self._rows]
+        return np.array([self._shuffled(place) for place in places])
+
+    def _shuffled(self, place: int) -> int:
+        one_pass, place_in_pass = divmod(place, self._length)
+        seed = (self._seed + one_pass) % 2**32
+        return index_shuffle(place_in_pass, max_index=self._length - 1, seed=seed, rounds=4)

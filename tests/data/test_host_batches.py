@@ -1,10 +1,12 @@
+import dataclasses
 import functools
 import itertools
 
+import grain
 import numpy as np
 import pytest
 
-from fer_jax.data.augment import Augmentation
+from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.evaluation_batches import evaluation_batches
 from fer_jax.data.host_batches import training_batches
 from fer_jax.data.records import Records
@@ -77,12 +79,69 @@ def test_several_processes_share_the_batches_of_one_process(tiny_records, augmen
         np.testing.assert_array_equal(together, whole[key])
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("seed", [0, 2**31 - 1])
+def test_the_batches_are_those_of_grains_own_steps(tiny_records, seed, batch_size):
+    """Runs of earlier versions, which took these steps, go on with the same batches."""
+
+    def read_and_augment(numbers, rng):
+        uniforms = rng.random((batch_size, SHIFT_AND_FLIP.draws), np.float32)
+        return augment(tiny_records.read(numbers), uniforms, SHIFT_AND_FLIP)
+
+    numbers = grain.MapDataset.range(len(tiny_records)).seed(seed).shuffle().repeat(99)
+    mapped = numbers.batch(batch_size).random_map(read_and_augment)
+    steps = iter(mapped.to_iter_dataset(grain.ReadOptions(num_threads=0)))
+    batches = stream(tiny_records, seed=seed, batch_size=batch_size)
+    expected = list(itertools.islice(steps, 80 // batch_size))
+    found = [batch["image"] for batch in itertools.islice(batches, 80 // batch_size)]
+    np.testing.assert_array_equal(found, expected)
+    assert batches.get_state() == steps.get_state()
+
+
+def recorded(records, reads):
+    """The same records; the numbers that are read go to `reads`."""
+    read = records.read
+    return dataclasses.replace(records, read=lambda k: (reads.append(k), read(k))[1])
+
+
+def test_each_of_64_processes_reads_its_own_rows_and_all_shards_evenly():
+    """100 rows do not divide over 64 processes; 1,600 records are in 16 shards of 100."""
+    images = np.zeros((1_600, 2, 2, 1), np.uint8)
+    records = Records(np.arange(1_600, dtype=np.int32), [""] * 1_600, images.__getitem__)
+    ends = np.arange(65) * 100 // 64
+    shares = []
+    for start, end in itertools.pairwise(ends.tolist()):
+        reads: list[np.ndarray] = []
+        batches = stream(recorded(records, reads), batch_size=100, rows=slice(start, end))
+        labels = [next(batches)["label"] for _ in range(80)]  # five passes
+        np.testing.assert_array_equal(reads, labels)  # What it read is what it gave.
+        shares.append(np.stack(reads, axis=1))
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) == 1
+    together = np.concatenate(shares).T.reshape(5, 1_600)
+    np.testing.assert_array_equal(np.sort(together, axis=1), [np.arange(1_600)] * 5)
+    for share in shares:
+        of_shard = np.bincount(share.ravel() // 100, minlength=16)
+        mean = share.size / 16  # 5 or 10; the standard deviation is about its root.
+        assert np.abs(of_shard - mean).max() < 5 * mean**0.5
+
+
+def test_evaluation_over_64_processes_reads_each_image_once(records):
+    reads: list[np.ndarray] = []
+    for k in range(64):
+        batches = evaluation_batches(
+            recorded(records, reads), batch_size=64, process_index=k, process_count=64
+        )
+        assert [batch["image"].shape for batch in batches] == [(1, 48, 48, 1)] * 2
+    assert sorted(np.concatenate(reads)) == list(range(101))
+
+
 def test_evaluation_batches_have_every_record_once_and_one_shape(records):
     batches = list(evaluation_batches(records, batch_size=16))
     assert {batch["image"].shape for batch in batches} == {(16, 48, 48, 1)}
     numbers = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
     np.testing.assert_array_equal(numbers[:101], np.arange(101))
-    assert set(numbers[101:]) == {100}
+    assert set(numbers[101:]) == {0}
 
 
 def test_processes_share_evaluation_batches_in_order(records):
