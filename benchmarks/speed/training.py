@@ -26,7 +26,7 @@ from fer_jax.training.step import STEP_KNOBS, FiniteLosses, create_state, make_t
 
 
 class Training:
-    """A config's training on random images.
+    """A config's training on random images, or on given ones.
 
     Attributes:
       members: number and layout of the networks.
@@ -36,7 +36,14 @@ class Training:
       images_per_step: number of images in a step of all members.
     """
 
-    def __init__(self, config: ConfigDict, *, images: int, batch_size: int, members: int = 1):
+    def __init__(
+        self,
+        config: ConfigDict,
+        *,
+        images: int | Records,
+        batch_size: int,
+        members: int = 1,
+    ):
         """Trains `members` networks; with `config.sweep`, as many of each of its settings."""
         config = config.copy_and_resolve_references()
         config.ensemble = members
@@ -58,14 +65,11 @@ class Training:
         )
         self.step = make_train_step(graph, optimizer, class_weights=np.ones(7, np.float32))
 
-        rng = np.random.default_rng(0)
-        shape = (-1, IMAGE_SIZE, IMAGE_SIZE, 1)
-        pixels = np.frombuffer(rng.bytes(images * IMAGE_SIZE**2), np.uint8).reshape(shape)
-        labels = rng.integers(0, 7, images).astype(np.int32)
+        records = random_records(images) if isinstance(images, int) else images
         self.inputs = {
             name: functools.partial(
                 create,
-                Records(labels, [""] * images, pixels.__getitem__),
+                records,
                 batch_size=batch_size,
                 seeds=seeds,
                 augmentation=[Augmentation.from_config(member) for member in configs],
@@ -74,6 +78,15 @@ class Training:
             for name, create in (("host", _HostInput), ("device", DeviceInput))
         }
         self.images_per_step = batch_size * members
+
+
+def random_records(images: int) -> Records:
+    """Returns random images and labels, in memory."""
+    rng = np.random.default_rng(0)
+    shape = (-1, IMAGE_SIZE, IMAGE_SIZE, 1)
+    pixels = np.frombuffer(rng.bytes(images * IMAGE_SIZE**2), np.uint8).reshape(shape)
+    labels = rng.integers(0, 7, images).astype(np.int32)
+    return Records(labels, [""] * images, pixels.__getitem__)
 
 
 class Way:
