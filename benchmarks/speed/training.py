@@ -8,12 +8,13 @@ from typing import Any, override
 import jax
 import numpy as np
 from jax.sharding import AxisType
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.contract import IMAGE_SIZE
 from fer_jax.data.records import Records
-from fer_jax.devices import create_mesh, supported_dtype
+from fer_jax.devices import create_mesh, split_over_devices, supported_dtype
 from fer_jax.inference.probabilities import make_predict
 from fer_jax.kernels.context import convolutions
 from fer_jax.models import create_model
@@ -55,6 +56,7 @@ class Training:
         optimizer = create_optimizer(config, schedule, swept)
         build = _build(config)
         graph, _, _ = abstract_network(build, self.members.mesh)
+        self._graph = graph
         seeds = range(members)
         self.state = create_state(
             *(build, optimizer, None),
@@ -79,6 +81,18 @@ class Training:
         }
         self.images_per_step = batch_size * members
 
+    def evaluation_rate(self, images: UInt8[np.ndarray, "batch size size 1"], views: str) -> float:
+        """Returns images/s of a single network's evaluation, from four batches of `images`."""
+        predict = make_predict(self._graph, self.members.mesh, views)
+        batch = jax.device_put(images, split_over_devices(self.members.mesh))
+        network = self.state.network
+        jax.block_until_ready(predict(network["params"], network["statistics"], batch))
+        started = time.perf_counter()
+        for _ in range(4):
+            found = predict(network["params"], network["statistics"], batch)
+        jax.block_until_ready(found)
+        return 4 * len(images) / (time.perf_counter() - started)
+
 
 def random_records(images: int) -> Records:
     """Returns random images and labels, in memory."""
@@ -97,9 +111,17 @@ class Way:
     """
 
     def __init__(
-        self, training: Training, source: str, options: Mapping[str, str | bool] | None = None
+        self,
+        training: Training,
+        source: str,
+        options: Mapping[str, str | bool] | None = None,
+        *,
+        meet: Callable[[], None] = lambda: None,
     ):
-        """Compiles for a `config.input`, with `options` as for `Programs`, and takes one call."""
+        """Compiles for a `config.input`, with `options` as for `Programs`, and takes one call.
+
+        Before the call it waits until `meet` returns, for processes that compile side by side.
+        """
         started = time.perf_counter()
         self._training = training
         self._batches: Any = training.inputs[source]()
@@ -108,6 +130,7 @@ class Way:
             ahead=steps_per_call(),
             options=options,
         )
+        meet()
         self.call()
         self.first_step = time.perf_counter() - started
 
@@ -136,6 +159,21 @@ class Way:
             calls, steps = calls + 1, steps + taken
         jax.block_until_ready(self._training.state)
         return steps * self._training.images_per_step / (time.perf_counter() - started)
+
+    def seconds(self, calls: int, *, repeat: bool = False) -> float:
+        """Returns the seconds that some calls take; arguments as for `rate`."""
+        losses = FiniteLosses()
+        jax.block_until_ready(self._training.state)
+        started = time.perf_counter()
+        for call in range(calls):
+            losses.add(call, self._take(repeat)[0])
+        jax.block_until_ready(self._training.state)
+        return time.perf_counter() - started
+
+    def text(self) -> str:
+        """Returns the compiled program of one call, in XLA's language."""
+        _, program = self._programs._fitting(steps_per_call())
+        return program.as_text()
 
     def _take(self, repeat: bool) -> tuple[jax.Array, int]:
         self._batches.repeat = repeat
@@ -168,7 +206,7 @@ def forward_flops(config: ConfigDict, batch_size: int) -> float:
     graph, params, statistics = abstract_network(_build(config), mesh)
     batch = jax.ShapeDtypeStruct((batch_size, IMAGE_SIZE, IMAGE_SIZE, 1), np.uint8)
     with convolutions():
-        lowered = make_predict(graph, mesh).lower(params, statistics, batch)  # type: ignore[attr-defined]
+        lowered = make_predict(graph, mesh).lower(params, statistics, batch)
     return lowered.cost_analysis()["flops"]
 
 

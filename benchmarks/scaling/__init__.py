@@ -1,0 +1,1 @@
+"""Scaling of one network: measurements here, and a model for many chips."""
