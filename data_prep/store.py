@@ -1,16 +1,14 @@
 """Keeps images until their records are written: small sets in memory, large ones on the disk."""
 
 import io
-import struct
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import cv2
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from fer_jax.data.contract import IMAGE_SIZE
@@ -25,27 +23,16 @@ def to_png(image: Image.Image) -> bytes:
     Small images are not deflated, so that training decodes them in a quarter of the time. Records
     are compressed anyway, and of FER-2013 take 9 % more room than deflated ones.
     """
-    if image.width <= IMAGE_SIZE:
-        return _to_plain_png(np.asarray(image))
-    stream = io.BytesIO()
-    # Of 224x224 colours, level 6 takes 18 ms, and level 3 takes 6 ms for 4 % more bytes.
-    image.save(stream, "png", compress_level=3)
-    return stream.getvalue()
-
-
-def _to_plain_png(pixels: UInt8[np.ndarray, "height width ..."]) -> bytes:
-    """Encodes grey or RGB levels as differences from the row above, without deflating them."""
-    height, width = pixels.shape[:2]
-    rows = pixels.reshape(height, -1)
-    filtered = np.full((height, 1 + rows.shape[1]), 2, np.uint8)  # 2: less the row above.
-    filtered[:, 1:] = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
-    colour = 0 if pixels.ndim == 2 else 2
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes(), 0)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
+    if image.width > IMAGE_SIZE:
+        stream = io.BytesIO()
+        # Of 224x224 colours, level 6 takes 18 ms, and level 3 takes 6 ms for 4 % more bytes.
+        image.save(stream, "png", compress_level=3)
+        return stream.getvalue()
+    pixels = np.asarray(image)
+    # OpenCV's order is blue, green, red. Its filter "up" is the fastest to undo.
+    in_its_order = np.ascontiguousarray(pixels[..., ::-1]) if pixels.ndim == 3 else pixels
+    options = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP)
+    return cv2.imencode(".png", in_its_order, options)[1].tobytes()
 
 
 @contextmanager
