@@ -119,7 +119,12 @@ class Members:
         """
         if self.count == 1 or self._vectorize:
             advance = self.each(function, shared=shared)
-            return lambda turn, *arguments: advance(*arguments)
+
+            def advance_all(turn: Int[Array, ""], *arguments: Any) -> Any:
+                return advance(*arguments)
+
+            advance_all.__name__ = function.__name__  # That of the compiled program.
+            return advance_all
 
         def advance_one(turn: Int[Array, ""], states: Any, *arguments: Any) -> tuple[Any, Any]:
             def own(tree: Any) -> Any:
@@ -136,6 +141,7 @@ class Members:
             state, result = function(own(states), *arguments)
             return jax.tree.map(put, states, state), jax.tree.map(lambda x: x[None], result)
 
+        advance_one.__name__ = function.__name__
         return self._on_their_devices(advance_one, [0, *(number + 1 for number in shared)])
 
     def _on_their_devices(self, function: Callable, shared: Sequence[int]) -> Callable:
@@ -157,6 +163,7 @@ class Members:
                 check_vma=False,
             )(*arguments)
 
+        of_all.__name__ = function.__name__
         return of_all
 
     def local_rows(self, batch_size: int) -> dict[int, slice]:

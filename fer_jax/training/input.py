@@ -199,15 +199,15 @@ class DeviceInput(Input):
 
     @override
     def trace(self, count, step, seed, images, answers, own):
-        kind = own.get("kind", 0)
+        places = jnp.arange(count)
         ranges = {name: value for name, value in own.items() if name != "kind"}
         draw = self._draw(
             *(seed, step, images, answers),
             steps=count,
             augmentation=dataclasses.replace(self._augmentation, **ranges),
-            kind=kind,
+            kind=own.get("kind", 0),
         )
-        return jnp.arange(count), draw
+        return places, draw
 
     @override
     def positions(self):
