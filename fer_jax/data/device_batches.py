@@ -81,22 +81,22 @@ def draw_batches(
     )
 
     def way(kind: Kind) -> Callable:
-        def apply(images: Array, key: Array) -> Array:
+        def apply(wanted: Array, key: Array) -> Array:
             uniforms = jax.random.uniform(key, (batch_size, kind.draws))
-            return augment(images, uniforms, augmentation, kind)
+            return augment(images[wanted], uniforms, augmentation, kind)
 
         return apply
 
     ways = [way(kind) for kind in kinds or [augmentation.kind]]
 
-    def augmented(images: Array, key: Array) -> Array:
-        return ways[0](images, key) if len(ways) == 1 else jax.lax.switch(kind, ways, images, key)
+    def augmented(wanted: Array, key: Array) -> Array:
+        return ways[0](wanted, key) if len(ways) == 1 else jax.lax.switch(kind, ways, wanted, key)
 
     def draw(step: Int[Array, ""], place: Int[Array, ""] | int) -> Batch:
         wanted = jax.lax.dynamic_slice_in_dim(order, offset + place * batch_size, batch_size)
         key = jax.random.fold_in(augmentation_key, step)
         batch = {
-            "image": augmented(images[wanted], key),
+            "image": augmented(wanted, key),
             **jax.tree.map(lambda array: array[wanted], answers),
         }
         return jax.lax.with_sharding_constraint(batch, sharding)

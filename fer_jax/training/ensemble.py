@@ -138,7 +138,9 @@ class Members:
                 argument if number in shared else own(argument)
                 for number, argument in enumerate(arguments, start=1)
             )
-            state, result = function(own(states), *arguments)
+            # The barrier lets XLA write into the states in place; otherwise it copies them all.
+            states, state = jax.lax.optimization_barrier((states, own(states)))
+            state, result = function(state, *arguments)
             return jax.tree.map(put, states, state), jax.tree.map(lambda x: x[None], result)
 
         advance_one.__name__ = function.__name__
