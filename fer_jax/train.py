@@ -183,6 +183,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         )
         ahead = min(steps_per_epoch, config.checkpoint_every_steps or steps_per_epoch)
         programs = Programs(train_step, state, source, members, ahead=ahead)
+        # On CPUs processes have 30 seconds to connect for a program; a slow one may still compile.
+        worker.gather("compiled", None)
         state = _restore(runs, state, source, members)
         step = int(members.pick(state.step, 0))
         origin = ""
