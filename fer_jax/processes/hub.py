@@ -50,10 +50,11 @@ class Hub:
         self._heard: dict[int, float] = {}
         self._gathered: dict[str, dict[int, Any]] = {}
         self._silent: set[int] = set()
+        self._came: set[int] = set()
         self._ended: set[int] = set()
         self._stops: dict[int, int] = {}
         self._over: dict[str, Any] = {}
-        self.emptied = asyncio.Event()
+        self.emptied, self.everyone_came = asyncio.Event(), asyncio.Event()
         self._server: asyncio.Server | None = None
         self._watch: asyncio.Task | None = None
 
@@ -64,7 +65,7 @@ class Hub:
 
     def missing(self) -> list[int]:
         """Returns the numbers of the processes that have not come yet."""
-        return sorted(set(range(self._count)) - self._writers.keys())
+        return sorted(set(range(self._count)) - self._came)
 
     def end(self, status: int, line: str) -> None:
         """Ends all processes, unless they end already."""
@@ -95,6 +96,9 @@ class Hub:
         number, facts = hello.get("hello"), hello.get("facts")
         if not isinstance(number, int) or not isinstance(facts, dict):
             return None
+        self._came.add(number)
+        if len(self._came) == self._count:
+            self.everyone_came.set()
         if number in self._writers:
             line = f"process {number} is here already, on {self._hosts[number]}; "
             line += "give each process its own --process_id"
@@ -108,7 +112,7 @@ class Hub:
         self._heard[number] = time.monotonic()
         if difference := describe_difference(facts, self._facts):
             self.end(errors.STATUS, f"{self.name(number)} differs from process 0: {difference}")
-        elif not self.missing():
+        elif self.everyone_came.is_set():
             self._tell_all({"start": self._coordinator})
         return number
 

@@ -34,6 +34,7 @@ PATIENCE = 300.0
 """Seconds that processes wait for all others to come."""
 
 _TOLD_AFTER = 10.0  # Seconds of waiting after which a message says so.
+_FOR_LATE_ONES = 10.0  # Seconds that a refusal waits for processes that have not come yet.
 _VERDICT = 5.0  # Seconds that a worker's failure waits for another process's end to explain it.
 
 
@@ -81,7 +82,7 @@ class _Supervisor:
             status = self._obey() if self._verdict.done() else await self._run_worker()
             for task in tasks:
                 task.cancel()
-            await self._leave()
+            await self._leave(status)
             return status
         except UserError as error:
             self._say(f"error: {error}")
@@ -247,7 +248,7 @@ class _Supervisor:
         self._tell_hub({"end": status, "line": line})
         return status
 
-    async def _leave(self) -> None:
+    async def _leave(self, status: int) -> None:
         """Closes the connection. Process 0 first passes the last messages between the others."""
         assert self._to_hub
         self._to_hub.close()
@@ -256,6 +257,8 @@ class _Supervisor:
         if self._hub:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hub.emptied.wait(), SILENCE_ENDS)
+                if status == errors.STATUS:  # Those that start later learn why, too.
+                    await asyncio.wait_for(self._hub.everyone_came.wait(), _FOR_LATE_ONES)
 
     def _stop(self, signalled: str) -> None:
         """Asks all to stop; before the worker runs, ends at once."""

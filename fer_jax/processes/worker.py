@@ -1,6 +1,7 @@
 """The worker's side: how a process that trains agrees with the others. For one process, it does
 nothing."""
 
+import contextlib
 import json
 import os
 import queue
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fer_jax import stopping
@@ -19,6 +20,15 @@ from fer_jax.processes.supervisor import WORKER
 
 _NEVER = 10**6
 """Seconds. The hub notices dead processes sooner than JAX, and without a dump of the stack."""
+
+
+@contextlib.contextmanager
+def _end_without_supervisor() -> Iterator[None]:
+    """Ends this process when the connection with the supervisor breaks: nobody would end it."""
+    try:
+        yield
+    except (OSError, ValueError):  # A line may be cut off.
+        os._exit(stopping.STATUS)
 
 
 class _Channel:
@@ -35,7 +45,7 @@ class _Channel:
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
     def send(self, message: Mapping[str, Any]) -> None:
-        with self._sending:
+        with self._sending, _end_without_supervisor():
             self._socket.sendall(encode(dict(message)))
 
     def gather(self, name: str, value: Any) -> list[Any]:
@@ -45,8 +55,8 @@ class _Channel:
         return self._gathered[name].get()
 
     def _listen(self) -> None:
-        with self._socket.makefile("rb") as lines:
-            for line in lines:
+        with _end_without_supervisor(), self._socket.makefile("rb") as lines:
+            while line := lines.readline():
                 message = json.loads(line)
                 if "gathered" in message:
                     self._gathered[message["gathered"]].put(message["values"])
@@ -54,7 +64,7 @@ class _Channel:
                     if self.when_asked:
                         threading.Thread(target=self.when_asked, daemon=True).start()
                     stopping.ask()
-        os._exit(stopping.STATUS)  # The supervisor is gone.
+            raise ConnectionError
 
     def _beat(self) -> None:
         while True:

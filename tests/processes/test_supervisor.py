@@ -159,7 +159,9 @@ def test_when_one_is_killed_all_end_with_a_line_that_names_it(team, victim, what
             team.err(number),
         )
     for pid in workers.values():  # None is left alone.
+        end = time.monotonic() + 20
         while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < end
             time.sleep(0.01)
 
 
