@@ -27,8 +27,8 @@ def fit(found: Mapping[str, Any]) -> tuple[dict[str, Network], dict[str, Machine
         for program in found["programs"]:
             if program["kind"] == kind and exchanges(program):
                 crowd = max(1, program["devices"] / cores)
-                step, network = min(program["seconds"]) / crowd, networks[program["network"]]
-                collectives = step - network.compute(program["rows"])
+                step, network = min(program["seconds"]), networks[program["network"]]
+                collectives = step - crowd * network.compute(program["rows"])
                 rows.append((network, program["devices"], collectives, step))
         machines[kind] = Machine((fit_link(rows),), cores)
     return networks, machines

@@ -7,7 +7,9 @@ A step computes on each device's rows, then sums gradients and batch statistics 
 Nothing overlaps. Devices are chips, each with cores of its own, or threads that share `cores`. An
 all-reduce over n devices sends 2 (n - 1) / n of its bytes through each device's link, as a ring
 does (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations",
-2009), and costs a latency for every collective that waits for the one before it.
+2009), and costs a latency for every collective that waits for the one before it. Between chips the
+latency grows with each doubling of their number. On shared cores it is the wait for the slowest
+one's turn on a core, which does not.
 """
 
 import dataclasses
@@ -41,21 +43,24 @@ class Link:
     """What connects devices.
 
     Attributes:
-      latency: seconds of a collective without bytes, for each doubling of the devices.
+      latency: seconds of a collective without bytes; for each doubling of the devices if it `grows`.
       rate: bytes/s that each device sends.
       devices: the largest number of devices that it connects.
+      grows: whether the latency grows with the number of devices.
     """
 
     latency: float
     rate: float
     devices: float = math.inf
+    grows: bool = True
 
     def all_reduce(self, network: Network, devices: int) -> float:
         """Returns the seconds that a step's collectives take over this many devices."""
         if devices == 1:
             return 0.0
         sent = 2 * (devices - 1) / devices * network.payload
-        return network.collectives * self.latency * math.log2(devices) + sent / self.rate
+        doublings = math.log2(devices) if self.grows else 1
+        return network.collectives * self.latency * doublings + sent / self.rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Machine:
             share = dataclasses.replace(network, payload=network.payload / inside)
             seconds += link.all_reduce(share, max(1, count))
             inside *= max(1, count)
-        return seconds * self.crowd(devices)
+        return seconds
 
     def step(self, network: Network, devices: int, rows: float) -> float:
         """Returns the seconds of a step with this many rows on each device."""
@@ -153,15 +158,15 @@ def fit_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def fit_link(rows: Sequence[tuple[Network, int, float, float]]) -> Link:
-    """Returns the link of measured collectives, with the least sum of squares.
+    """Returns the link of collectives measured on shared cores, with the least sum of squares.
 
     Args:
-      rows: network, devices, seconds of the collectives divided by `Machine.crowd`, and seconds of
-        the step divided likewise, which an error is relative to.
+      rows: network, devices, seconds of the collectives, and seconds of the step, which an error is
+        relative to.
     """
     waits, sends, wanted = [], [], []
     for network, devices, seconds, step in rows:
-        waits.append(Link(1.0, math.inf).all_reduce(network, devices) / step)
+        waits.append(Link(1.0, math.inf, grows=False).all_reduce(network, devices) / step)
         sends.append(Link(0.0, 1.0).all_reduce(network, devices) / step)
         wanted.append(seconds / step)
 
@@ -182,4 +187,4 @@ def fit_link(rows: Sequence[tuple[Network, int, float, float]]) -> Link:
         return sum((w * latency + s * inverse - y) ** 2 for w, s, y in terms)
 
     latency, inverse = min((pair for pair in choices if min(pair) >= 0), key=error)
-    return Link(latency, 1 / inverse if inverse else math.inf)
+    return Link(latency, 1 / inverse if inverse else math.inf, grows=False)

@@ -17,7 +17,7 @@ from fer_jax.data.records import Records
 _PASSES = 2**32
 """More than any run takes. With more, Grain's length would overflow with batches of one."""
 
-_READERS = 8  # Threads for images that are not in memory; most of them wait for a cold disk.
+_READERS = 2  # Threads for images that are not in memory. With eight, they wait for one another.
 
 
 def training_batches(
