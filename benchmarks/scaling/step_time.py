@@ -43,7 +43,7 @@ class Link:
     """What connects devices.
 
     Attributes:
-      latency: seconds of a collective without bytes; for each doubling of the devices if it `grows`.
+      latency: seconds of a collective without bytes; if it `grows`, for each doubling of devices.
       rate: bytes/s that each device sends.
       devices: the largest number of devices that it connects.
       grows: whether the latency grows with the number of devices.
