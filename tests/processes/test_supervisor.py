@@ -1,6 +1,6 @@
 """Processes start together, agree, and end together; their workers exchange numbers, without JAX.
 
-The workers of a real run do the same, and JAX besides: see `test_several_processes.py`.
+The workers of a real run use JAX besides: see `tests/launch/test_several_processes.py`.
 """
 
 import json
