@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -138,7 +137,8 @@ def test_a_checkpoint_that_a_killed_machine_sent_in_part_does_not_count(
 ):
     # The command runs in a process that was started before; its config tells it of the store.
     environment = {name: os.environ[name] for name in ("HOME", object_store.FOLDER)}
-    start = f"import os, sys\nos.environ |= {environment}\nsys.path.append({sys.path[0]!r})\n"
+    tests = str(Path(object_store.__file__).parent)
+    start = f"import os, sys\nos.environ |= {environment}\nsys.path.append({tests!r})\n"
     (tmp_path / "config.py").write_text(f"{start}import object_store\n{_CONFIG}")
     (buckets / ".control/die").write_text("*/checkpoints/4/digests.json")
     url = "bucket://runs/first"

@@ -143,6 +143,7 @@ class _Supervisor:
             else:
                 line = f"{missing} did not come within {PATIENCE:.0f} seconds; start all of them"
                 self._hub.end(errors.STATUS, line)
+                self._hub.everyone_came.set()  # They were waited for.
         await _one_of(*either)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:

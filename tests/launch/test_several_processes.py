@@ -33,8 +33,8 @@ def config(tiny_data_dir):
     config.model.layers = LAYERS
     config.batch_size = 16
     config.eval_batch_size = 32
-    config.steps_per_epoch = 5
-    config.epochs = 4
+    config.steps_per_epoch = 7
+    config.epochs = 3
     return config
 
 
@@ -82,11 +82,11 @@ def assert_equal(history, expected):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_run_moves_from_four_processes_to_one_to_two_to_four(config, forks, tmp_path):
-    """Its losses over 20 steps equal those of an unbroken run of one process."""
+def test_a_run_moves_from_two_processes_to_one_to_four(config, forks, tmp_path):
+    """Its losses over 21 steps equal those of an unbroken run of one process."""
     whole = train(config, tmp_path / "whole")["history"]
     workdir = tmp_path / "moved"
-    for epochs, count in enumerate((4, 1, 2, 4), start=1):
+    for epochs, count in enumerate((2, 1, 4), start=1):
         config.epochs = epochs
         if count == 1:
             train(config, workdir)
@@ -96,7 +96,8 @@ def test_a_run_moves_from_four_processes_to_one_to_two_to_four(config, forks, tm
         assert "best checkpoint" in first[1]
         assert all(other == (0, "", "") for other in others), others
     assert_equal(read_history(workdir), whole)
-    assert json.loads((workdir / "config.json").read_text())["devices"]["processes"] == 4
+    run = json.loads((workdir / "config.json").read_text())
+    assert run["devices"]["processes"] == 2  # Those that it began with.
     # Each of 42 images counts once, on four processes as on one.
     runs = (tmp_path / "moved", tmp_path / "whole")
     ours, theirs = (read_predictions(folder, "validation_20") for folder in runs)

@@ -143,8 +143,7 @@ def test_they_agree_and_end_and_only_the_first_prints(team, tmp_path):
         assert "from 0" in log
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("what", ["supervisor", "worker"])
+@pytest.mark.parametrize(("what", "victim"), [("supervisor", 0), ("supervisor", 1), ("worker", 1)])
 def test_when_one_is_killed_all_end_with_a_line_that_names_it(team, victim, what):
     team.start(0, 1, 2)
     workers = team.workers()
