@@ -142,6 +142,7 @@ def test_learns_a_batch(name):
     shrink(model)
     with model.unlocked():
         model.frozen_stages = 0
+        model.image_size = min(96, model.get("image_size", 0))  # More take longer and show no more.
     build = functools.partial(create_model, model, num_classes=7, dtype="float32")
     members = Members(1, create_mesh(1))
     graph, _, _ = abstract_network(build, members.mesh)
