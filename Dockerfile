@@ -2,32 +2,32 @@
 # fer_jax in a container: by default the quickstart, on a CPU, as a user who is not root.
 #
 #   mkdir -p work && sudo chown 1000 work
-#   docker build --tag fer_jax . && docker run --rm --volume "$PWD/work:/work" fer_jax
+#   docker build --tag fer_jax . && docker run --rm --volume "$PWD/work:/home/work" fer_jax
 #   docker build --target cuda --tag fer_jax:cuda .
-#   docker run --rm --gpus all --volume "$PWD/work:/work" fer_jax:cuda train --config=resnet
+#   docker run --rm --gpus all --volume "$PWD/work:/home/work" fer_jax:cuda train --config=resnet
 
 FROM ghcr.io/astral-sh/uv:python3.12-bookworm-slim AS build
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+ENV UV_CACHE_DIR=/cache UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./
 # The dependencies first: they change less often than the code.
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --no-dev --no-install-project
+RUN --mount=type=cache,target=/cache uv sync --no-dev --no-install-project
 COPY configs configs
 COPY data_prep data_prep
 COPY fer_jax fer_jax
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --no-dev --no-editable
+RUN --mount=type=cache,target=/cache uv sync --no-dev --no-editable
 
 FROM build AS build-cuda
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --no-dev --no-editable --extra cuda
+RUN --mount=type=cache,target=/cache uv sync --no-dev --no-editable --extra cuda
 
 FROM build AS build-tpu
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --no-dev --no-editable --extra tpu
+RUN --mount=type=cache,target=/cache uv sync --no-dev --no-editable --extra tpu
 
 FROM python:3.12-slim-bookworm AS runtime
-RUN useradd --uid 1000 --no-create-home fer_jax && install --directory --owner=1000 /work
+RUN useradd --uid 1000 --no-create-home fer_jax && install --directory --owner=1000 /home/work
 # Caches lie beside the runs, in a folder that this user may write.
-ENV HOME=/work PATH=/app/.venv/bin:$PATH
-WORKDIR /work
+ENV HOME=/home/work PATH=/app/.venv/bin:$PATH
+WORKDIR /home/work
 USER 1000
 ENTRYPOINT ["fer_jax"]
 CMD ["train", "--config=quickstart"]

@@ -227,9 +227,11 @@ class Trials:
             trained=_epochs(workdir) == epochs,
         )
         start = time.monotonic()
-        # One of several processes gets the signal, and all end.
-        victim = processes[random.integers(len(processes))]
-        victim.terminate() if name == "SIGTERM" else victim.kill()
+        # One of several processes gets the signal, and all end. Before they train, all get it: until
+        # they have met, each waits for the others.
+        victim = random.integers(len(processes))
+        for process in processes[victim : victim + 1] if _trains(workdir) else processes:
+            process.terminate() if name == "SIGTERM" else process.kill()
         ended = [_wait(process, until=start + _PATIENCE) for process in processes]
         seconds = time.monotonic() - start
         for process in processes:
