@@ -227,8 +227,8 @@ class Trials:
             trained=_epochs(workdir) == epochs,
         )
         start = time.monotonic()
-        # One of several processes gets the signal, and all end. Before they train, all get it: until
-        # they have met, each waits for the others.
+        # One of several processes gets the signal, and all end. Before they train all get it,
+        # because each waits for the others until they have met.
         victim = random.integers(len(processes))
         for process in processes[victim : victim + 1] if _trains(workdir) else processes:
             process.terminate() if name == "SIGTERM" else process.kill()
