@@ -9,7 +9,7 @@ its parameters, optimiser state, history and predictions are compared with those
 
 The kinds of runs take turns, two at a time. The moments are random: half of them are in the loop
 over the epochs, the others before and after. The phase is read from the stack of the process. Of
-two processes one gets the signal, and the other must end by itself.
+two processes that train one gets the signal, and the other must end by itself.
 
 The exit status is 1 if any run differs. With --workdir its folder stays there. Linux only.
 """
