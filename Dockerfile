@@ -2,9 +2,9 @@
 # fer_jax in a container: by default the quickstart, on a CPU, as a user who is not root.
 #
 #   mkdir -p work && sudo chown 1000 work
-#   docker build --tag fer_jax . && docker run --rm --volume "$PWD/work:/home/work" fer_jax
+#   docker build --tag fer_jax . && docker run --rm --volume "$PWD/work:/home/fer_jax" fer_jax
 #   docker build --target cuda --tag fer_jax:cuda .
-#   docker run --rm --gpus all --volume "$PWD/work:/home/work" fer_jax:cuda train --config=resnet
+#   docker run --rm --gpus all --volume "$PWD/work:/home/fer_jax" fer_jax:cuda train --config=resnet
 
 FROM ghcr.io/astral-sh/uv:python3.12-bookworm-slim AS build
 ENV UV_CACHE_DIR=/cache UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
@@ -24,10 +24,10 @@ FROM build AS build-tpu
 RUN --mount=type=cache,target=/cache uv sync --no-dev --no-editable --extra tpu
 
 FROM python:3.12-slim-bookworm AS runtime
-RUN useradd --uid 1000 --no-create-home fer_jax && install --directory --owner=1000 /home/work
+RUN useradd --uid 1000 --no-create-home fer_jax && install --directory --owner=1000 /home/fer_jax
 # Caches lie beside the runs, in a folder that this user may write.
-ENV HOME=/home/work PATH=/app/.venv/bin:$PATH
-WORKDIR /home/work
+ENV HOME=/home/fer_jax PATH=/app/.venv/bin:$PATH
+WORKDIR /home/fer_jax
 USER 1000
 ENTRYPOINT ["fer_jax"]
 CMD ["train", "--config=quickstart"]

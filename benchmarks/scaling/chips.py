@@ -1,4 +1,4 @@
-"""What the model says of a run of configs/resnet.py on many chips."""
+"""Predicts a run of configs/resnet.py on many chips, by the model."""
 
 from collections.abc import Iterator
 

@@ -40,7 +40,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What connects devices.
+    """A connection between devices.
 
     Attributes:
       latency: seconds of a collective without bytes; if it `grows`, for each doubling of devices.
@@ -99,7 +99,7 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a run does besides steps.
+    """The work of a run besides its steps.
 
     Attributes:
       images: number of training images.
