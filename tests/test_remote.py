@@ -178,9 +178,11 @@ def test_a_store_that_fails_does_not_stop_a_run_and_loses_nothing(machine, bucke
     full = buckets / ".control/full"
     history = []
 
-    def fail(*_, **__):
+    def fail(figures, *_, **__):
         history.append(1)
         full.touch()
+        (figures / "late.png").parent.mkdir(exist_ok=True)
+        (figures / "late.png").touch()
         time.sleep(0.2)  # Several looks fail.
 
     with pytest.MonkeyPatch.context() as patch:
