@@ -105,10 +105,18 @@ def default_config() -> ConfigDict:
     config.targets = "majority"
     config.label_smoothing = 0.0
     config.mixup = 0.0  # Alpha of the beta distribution that mixes pairs of images. 0: no mixing.
+    # Probability that a step pastes a rectangle of one image into another instead.
+    config.cutmix = 0.0
     # Evaluate an exponential moving average of the weights with this decay per step. 0: evaluate
     # the weights.
     config.ema_decay = 0.0
     config.balance_classes = False  # Weigh class c by n / (classes * n_c) in the loss.
+    # Learn from trained networks too: workdirs, model folders or "shipped". Their mean prediction
+    # for the same augmented images is a second target, with this weight in the loss; the labels'
+    # loss has the rest. The temperature divides the logits of both sides. Training fills in the
+    # digest of the teachers' weights, and a run resumes with these teachers only.
+    config.teachers = ()
+    config.distillation = ConfigDict({"weight": 0.9, "temperature": 2.0, "sha256": ""})
 
     # Checkpoints: the latest, and the best by val_accuracy or val_loss.
     config.best_by = "val_accuracy"
@@ -182,6 +190,12 @@ _FRACTION = _number(lambda value: 0 <= value < 1, "a fraction in [0, 1)")
 _SWITCH = _Rule(bool, lambda _: True, "give True or False")
 _PATH = _Rule(str, _may_be_path, "give a path, whose names have at most 255 bytes each, or none")
 _NAME = _Rule(str, bool, "give a name")
+_PROBABILITY = _number(lambda value: 0 <= value <= 1, "a probability")
+_DIGEST = _Rule(
+    str,
+    lambda value: bool(re.fullmatch("([0-9a-fA-F]{64})?", value)),
+    "give 64 hexadecimal digits, or none",
+)
 
 _RULES: dict[str, _Rule] = {
     "seed": _whole(0),
@@ -203,14 +217,10 @@ _RULES: dict[str, _Rule] = {
     "shear": _number(lambda value: 0 <= value < 90, "0 or more degrees, below 90"),
     "zoom": _FRACTION,
     "crop": _number(lambda value: 0 < value <= 1, "a fraction in (0, 1]"),
-    "erasing": _number(lambda value: 0 <= value <= 1, "a probability"),
+    "erasing": _PROBABILITY,
     "model.name": _NAME,
     "pretrained.file": _PATH,
-    "pretrained.sha256": _Rule(
-        str,
-        lambda value: bool(re.fullmatch("([0-9a-fA-F]{64})?", value)),
-        "give 64 hexadecimal digits, or none",
-    ),
+    "pretrained.sha256": _DIGEST,
     "dtype": _choice("float32", "bfloat16"),
     "epochs": _whole(1, 10**6),
     "steps_per_epoch": _whole(0),
@@ -227,8 +237,16 @@ _RULES: dict[str, _Rule] = {
     "targets": _choice("majority", "probability", "drawn", "multi"),
     "label_smoothing": _FRACTION,
     "mixup": _AMOUNT,
+    "cutmix": _PROBABILITY,
     "ema_decay": _FRACTION,
     "balance_classes": _SWITCH,
+    "teachers": _several(
+        lambda runs: all(isinstance(run, str) and run and _may_be_path(run) for run in runs),
+        "workdirs or model folders, or none",
+    ),
+    "distillation.weight": _number(lambda value: 0 < value <= 1, "a share of the loss in (0, 1]"),
+    "distillation.temperature": _number(lambda value: 0 < value < 1e6, "a number above 0"),
+    "distillation.sha256": _DIGEST,
     "best_by": _choice("val_accuracy", "val_loss"),
     "checkpoint_every_steps": _whole(0),
     "ensemble": _whole(1, _MEMBERS),

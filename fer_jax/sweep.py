@@ -6,7 +6,8 @@ from typing import Any
 from fer_jax.errors import UserError
 
 KNOBS = (
-    *("learning_rate", "weight_decay", "clip_norm", "label_smoothing", "mixup", "ema_decay"),
+    *("learning_rate", "weight_decay", "clip_norm", "label_smoothing"),
+    *("mixup", "cutmix", "ema_decay"),
     *("shift", "flip", "rotation", "shear", "zoom", "crop", "erasing"),
 )
 """The knobs that can be swept: all that a program compiled once can take as values."""

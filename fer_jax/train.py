@@ -27,6 +27,7 @@ from fer_jax.data.records import (
 from fer_jax.devices import create_mesh, device_kind, memory_errors, supported_dtype
 from fer_jax.errors import UserError, warn
 from fer_jax.inference.probabilities import make_predict, predict_records
+from fer_jax.inference.teachers import Teachers
 from fer_jax.inference.views import choose_views
 from fer_jax.inference.warm_start import Initialize, choose_initial_weights
 from fer_jax.models import create_model, follow_data
@@ -107,11 +108,14 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         data.excluded = excluded.facts if excluded.images else {}
     for member in member_configs(config):
         targets, training = choose_targets(member, training)
+    teachers = Teachers(config.teachers, data.classes, config.distillation.sha256)
     check_batch_size(config, len(training))
     config = config.copy_and_resolve_references()
     config.input = choose_input(config.input, training)
+    config.distillation.sha256 = teachers.sha256
     config.model = ConfigDict(follow_data(config.model, data.images))
-    if differs := worker.difference("data", {"records": data.fingerprint, **data.excluded}):
+    facts = {"records": data.fingerprint, "teachers": teachers.sha256, **data.excluded}
+    if differs := worker.difference("data", facts):
         raise UserError(differs)
     if finished := worker.share("finished", lambda: finished_result(workdir, config, data)):
         if jax.process_index() == 0:
@@ -164,6 +168,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
         # 4. Compiled functions.
         weights = class_weights(training.labels, len(data.classes), balance=config.balance_classes)
+        distillation = teachers.distillation(
+            weight=config.distillation.weight, temperature=config.distillation.temperature
+        )
         train_step = make_train_step(
             graph,
             optimizer,
@@ -171,8 +178,10 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             targets=targets,
             label_smoothing=config.label_smoothing,
             mixup=config.mixup,
+            cutmix=config.cutmix,
             ema_decay=config.ema_decay,
             accumulate=config.accumulate,
+            distillation=distillation,
         )
         source = INPUTS[config.input](
             training,
@@ -182,7 +191,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             members=members,
         )
         ahead = min(steps_per_epoch, config.checkpoint_every_steps or steps_per_epoch)
-        programs = Programs(train_step, state, source, members, ahead=ahead)
+        constants = [teachers.place(mesh)] if distillation else []
+        programs = Programs(train_step, state, source, members, ahead=ahead, constants=constants)
         # On CPUs processes have 30 seconds to connect for a program; a slow one may still compile.
         worker.gather("compiled", None)
         state = _restore(runs, state, source, members)
@@ -214,6 +224,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         )
         if origin:
             table.write(origin)
+        if distillation:
+            table.write(f"learning from {', '.join(config.teachers)}, {teachers.count} networks")
         if config.exclude:
             table.write(f"left out: {excluded}")
         if absent := describe_absent(data.classes, training.labels, config.train_split):

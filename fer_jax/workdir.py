@@ -49,9 +49,12 @@ HISTORY_KEYS = (
 )
 """Keys of an epoch in metrics.jsonl, in the order in which they are written."""
 
-IMMATERIAL = ("data_dir", "data_source", "exclude", "memory_gib", "pretrained.file", "profile")
+IMMATERIAL = (
+    *("data_dir", "data_source", "exclude", "memory_gib", "pretrained.file", "teachers", "profile"),
+)
 """Knobs that may change when a run resumes. The data may move, but must keep its fingerprint. A
-list of images to leave out may move, but must leave out the same images."""
+list of images to leave out may move, but must leave out the same images. Teachers may move, but
+must keep their weights."""
 
 _BEFORE = {"input": "host"}
 """Values of knobs in runs that are older than the knob, if not the knob's default."""

@@ -41,7 +41,7 @@ def choose_initial_weights(config: ConfigDict, classes: Sequence[str]) -> tuple[
         `load_pretrained` refuses the file.
     """
     file = config.pretrained.file
-    folder = SHIPPED if file == SHIPPED_NAME else user_place(file) if file else None
+    folder = find_run(file) if file else None
     if folder is None or not _is_run(folder):
         load = functools.partial(load_pretrained, **config.pretrained, model=config.model)
         return lambda params, statistics: load(params=params, statistics=statistics), ""
@@ -56,6 +56,15 @@ def choose_initial_weights(config: ConfigDict, classes: Sequence[str]) -> tuple[
     leaves = jax.tree.leaves_with_path(model.networks[0])
     found = {leaf_name(key[1:]): leaf for key, leaf in leaves}
     return functools.partial(_replace, found, folder, head=same), line
+
+
+def find_run(name: str) -> Path | str:
+    """Returns the place of a run or model folder; of "shipped", that of the shipped model.
+
+    Raises:
+      UserError: see `user_place`.
+    """
+    return SHIPPED if name == SHIPPED_NAME else user_place(name)
 
 
 def _is_run(place: Path | str) -> bool:

@@ -8,7 +8,7 @@ because CUDA loads it lazily. Autotuning runs it, and a cached program skips aut
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,6 +50,7 @@ class Programs:
         members: Members,
         *,
         ahead: int = 1,
+        constants: Sequence[Any] = (),
         most: int | None = None,
         options: Mapping[str, str | bool] | None = None,
     ):
@@ -61,10 +62,12 @@ class Programs:
           source: input that the batches come from.
           members: number and layout of the members.
           ahead: number of steps, in one call or several.
+          constants: arrays that the step takes after the batch, the same for all members.
           most: largest number of steps in a call; default: `steps_per_call`.
           options: compiler options; default: `compiler_options`.
         """
         self._step, self._source, self._members = step, source, members
+        self._constants = tuple(constants)
         # Without values, because each call consumes its state.
         self._state = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
@@ -99,7 +102,7 @@ class Programs:
         arguments = self._source.next(count)
         losses = []
         for turn in self._turns:
-            state, latest = program(turn, state, *arguments)
+            state, latest = program(turn, state, *arguments, self._constants)
             losses.append(latest)
         return state, losses[0] if self._members.count == 1 else self._join(*losses), count
 
@@ -111,18 +114,22 @@ class Programs:
         return count, self._compiled[count]
 
     def _compile(self, count: int) -> Callable:
+        arguments = (*self._source.abstract(count), self._constants)
+
         def take_steps(state: TrainState, *arguments: Any) -> tuple[TrainState, Losses]:
-            items, draw = self._source.trace(count, state.step, *arguments)
+            *of_input, constants = arguments
+            items, draw = self._source.trace(count, state.step, *of_input)
 
             def one_step(state: TrainState, item: Any) -> tuple[TrainState, Float[Array, ""]]:
-                return self._step(state, draw(state.step, item))
+                return self._step(state, draw(state.step, item), *constants)
 
             if count > 1:
                 return jax.lax.scan(one_step, state, items)
             state, loss = one_step(state, jax.tree.map(lambda array: array[0], items))
             return state, loss[None]
 
-        function = self._members.in_turn(take_steps, shared=self._source.shared)
+        shared = (*self._source.shared, len(arguments))
+        function = self._members.in_turn(take_steps, shared=shared)
         jitted = jax.jit(
             on_mesh(self._members.mesh, function),
             donate_argnums=1,
@@ -130,8 +137,7 @@ class Programs:
             compiler_options=dict(self._options),
         )
         with _without_cache() if self._options else contextlib.nullcontext():
-            arguments = (self._state, *self._source.abstract(count))
-            program = jitted.lower(self._turns[0], *arguments).compile()
+            program = jitted.lower(self._turns[0], self._state, *arguments).compile()
         check_program(program, self._members.mesh)
         return program
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from fer_jax.errors import UserError
 from fer_jax.models.functional import Graph, split
 from fer_jax.models.layers import to_unit_range
+from fer_jax.training.distillation import Distillation
 from fer_jax.training.ensemble import Members, typed
 from fer_jax.training.targets import TARGETS, Targets
 
@@ -32,7 +33,7 @@ class EpochMetrics(metrics.Collection):
     accuracy: metrics.Accuracy
 
 
-STEP_KNOBS = ("weight_decay", "clip_norm", "label_smoothing", "mixup", "ema_decay")
+STEP_KNOBS = ("weight_decay", "clip_norm", "label_smoothing", "mixup", "cutmix", "ema_decay")
 """Knobs of a step that a sweep can vary, besides the learning rate."""
 
 
@@ -61,7 +62,8 @@ class TrainState(flax.struct.PyTreeNode):
         return self.ema or {"params": self.params, "statistics": self.statistics}
 
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Float[Array, ""]]]
+Step = Callable[..., tuple[TrainState, Float[Array, ""]]]
+"""A function from a state, a `Batch` and perhaps teachers' weights to the next state and loss."""
 
 
 def create_state(
@@ -120,13 +122,15 @@ def make_train_step(
     targets: Targets = TARGETS["majority"],
     label_smoothing: float = 0.0,
     mixup: float = 0.0,
+    cutmix: float = 0.0,
     ema_decay: float = 0.0,
     accumulate: int = 1,
+    distillation: Distillation | None = None,
 ) -> Step:
     """Returns the function from one network's state and a batch to its next state and its loss.
 
     The loss is the mean of `class_weights[label] * targets.loss` over the whole batch, on any
-    number of devices.
+    number of devices. With distillation, that of the teachers' predictions is mixed in.
 
     Knobs in which the members of a run differ are in the state, which goes before the arguments.
 
@@ -138,34 +142,35 @@ def make_train_step(
       label_smoothing: share of a label that is spread over all classes (Szegedy et al., 2016).
       mixup: alpha of the beta distribution of the weight that mixes each image and its label with
         another one of the batch (Zhang et al., 2018); 0 mixes none.
+      cutmix: probability that the step pastes a rectangle of each image into another one instead,
+        with the rectangle's share of the label (Yun et al., 2019).
       ema_decay: decay of the exponential moving averages, if the state has them. It is at most
         (1 + step) / (10 + step), because there is little to average in the first steps.
       accumulate: number of micro-batches that a batch is computed in, one after the other. Their
         gradients are averaged for one update. The statistics of batch normalisation are those of
         each micro-batch, and dropout draws anew in each.
+      distillation: what the network learns from teachers, or None.
     """
 
     optimizer = optax.with_extra_args_support(optimizer)
-    constants = {"label_smoothing": label_smoothing, "mixup": mixup, "ema_decay": ema_decay}
+    constants = {
+        "label_smoothing": label_smoothing,
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "ema_decay": ema_decay,
+    }
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Float[Array, ""]]:
+    def step(
+        state: TrainState, batch: Batch, teachers: Any = None
+    ) -> tuple[TrainState, Float[Array, ""]]:
         knobs: dict[str, Any] = {**constants, **state.knobs}
         labels, images = batch["label"], to_unit_range(batch["image"])
         random_key = jax.random.fold_in(jax.random.wrap_key_data(state.random_key), state.step)
         wanted = targets.of(batch, len(class_weights), jax.random.fold_in(random_key, 2))
         wanted = optax.smooth_labels(wanted, knobs["label_smoothing"])
         wanted *= jnp.asarray(class_weights)[labels][:, None]
-        swept = "mixup" in state.knobs
-        if swept or mixup:
-            mixes = knobs["mixup"] > 0
-            alpha = jnp.where(mixes, knobs["mixup"], 1.0) if swept else mixup
-            # Dropout uses the key itself.
-            share = jax.random.beta(jax.random.fold_in(random_key, 1), alpha, alpha)
-            # Accuracy counts the label of the image with the greater share. Exchanging the shares
-            # only reverses the order of the batch.
-            share = jnp.maximum(share, 1 - share)
-            share = jnp.where(mixes, share, 1.0) if swept else share
-            images, wanted = (share * x + (1 - share) * x[::-1] for x in (images, wanted))
+        if {"mixup", "cutmix"} & state.knobs.keys() or mixup or cutmix:
+            images, wanted = _mix(images, wanted, random_key, knobs)
 
         def loss_of(params, statistics, key, images, wanted):
             # Without a copy BatchNorm's update would write into variables of the outer trace.
@@ -173,7 +178,10 @@ def make_train_step(
             model.train()
             logits = model(images, rngs=nnx.Rngs(dropout=key))
             _, _, statistics = split(model)
-            return targets.loss(logits, wanted).mean(), (logits, statistics)
+            loss = targets.loss(logits, wanted)
+            if distillation:
+                loss = distillation.mix_in(loss, logits, images, teachers)
+            return loss.mean(), (logits, statistics)
 
         gradients, loss, logits, statistics = _in_micro_batches(
             jax.value_and_grad(loss_of, has_aux=True),
@@ -208,6 +216,40 @@ def make_train_step(
         return next_state, loss
 
     return step
+
+
+def _mix(
+    images: Float[Array, "batch height width channels"],
+    wanted: Float[Array, "batch classes"],
+    key: Array,
+    knobs: Mapping[str, Any],
+) -> tuple[Array, Array]:
+    """Mixes each image and its target with those at the same place of the reversed batch.
+
+    All images of a step are mixed alike, each pixel by its weight.
+    """
+    # Dropout uses the key itself, and others its children 2 and 3.
+    share_key, box_key = (jax.random.fold_in(key, k) for k in (1, 4))
+    mixes = knobs["mixup"] > 0
+    alpha = jnp.where(mixes, knobs["mixup"], 1.0)
+    share = jnp.where(mixes, jax.random.beta(share_key, alpha, alpha), 1.0)
+    size = images.shape[1:3]
+    chance, area, *centre = jax.random.uniform(box_key, (2 + len(size),))
+    distances = jnp.meshgrid(
+        *(abs(jnp.arange(n) + 0.5 - n * at) / n for n, at in zip(size, centre, strict=True)),
+        indexing="ij",
+    )
+    outside = jnp.maximum(*distances) > jnp.sqrt(area) / 2
+    weights = jnp.where(chance < knobs["cutmix"], outside, share)
+    share = weights.mean()
+    # Accuracy counts the label of the image with the greater share. Exchanging the shares only
+    # reverses the order of the batch.
+    weights, share = jnp.where(share < 0.5, 1 - weights, weights), jnp.maximum(share, 1 - share)
+    weights = weights[..., None]
+    return (
+        weights * images + (1 - weights) * images[::-1],
+        share * wanted + (1 - share) * wanted[::-1],
+    )
 
 
 def _in_micro_batches(
