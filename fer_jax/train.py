@@ -225,7 +225,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         if origin:
             table.write(origin)
         if distillation:
-            table.write(f"learning from {', '.join(config.teachers)}, {teachers.count} networks")
+            networks = f" ({teachers.count} networks)" if teachers.count > 1 else ""
+            table.write(f"learning from {', '.join(config.teachers)}{networks}")
         if config.exclude:
             table.write(f"left out: {excluded}")
         if absent := describe_absent(data.classes, training.labels, config.train_split):

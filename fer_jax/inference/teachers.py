@@ -116,6 +116,6 @@ def _graph(model: TrainedModel) -> Any:
         create_model,
         model.config.model,
         num_classes=len(model.classes),
-        dtype=supported_dtype("bfloat16"),
+        dtype=supported_dtype("bfloat16", training=True),
     )
     return abstract_network(build, model.mesh)[0]
