@@ -320,7 +320,7 @@ def _leaves(tree: Mapping, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _shipped() -> dict[str, Path]:
+def shipped_configs() -> dict[str, Path]:
     """Returns the files of the configs that come with fer_jax, by name."""
     installed = Path(__file__).parent / "configs"
     folder = installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
@@ -338,7 +338,7 @@ def find_config(name: str) -> Path:
     Raises:
       UserError: there is no such config; the message has the nearest names.
     """
-    shipped = _shipped()
+    shipped = shipped_configs()
     path = shipped.get(name, Path(name))
     if not os.path.isfile(path):  # Path.is_file raises if a name is too long.
         problem = (
