@@ -1,7 +1,7 @@
 """Measures the page of `fer_jax demo` while a camera shows one face: frames/s and memory.
 
 Example:
-  FER2013_SOURCE=images python -m benchmarks.demo --minutes=10 --output=benchmarks/demo.md
+  FER2013_SOURCE=images python -m benchmarks.demo --minutes=10
 
 Server and headless Chromium share the machine. The camera shows a moving face: one of FER-2013 if
 FER2013_SOURCE is set, otherwise the photograph that matplotlib ships. That one is in the public
@@ -20,14 +20,14 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 from matplotlib import get_data_path
 from PIL import Image, ImageEnhance
 
-from benchmarks import children, table
+from benchmarks import children, record, table
 from benchmarks.processes import look
 from fer_jax import cli
 from fer_jax.errors import UserError, write_atomically
@@ -36,14 +36,10 @@ _ADDRESS = "http://127.0.0.1"
 _SIZE = {"width": 1280, "height": 900}
 _WARM_UP = 1 / 6  # share of the time
 _PACKAGES = ("gradio", "jax", "opencv-python-headless", "playwright")
-_HEADINGS = (
-    "minutes",
-    "frames/s",
-    "answer, ms",
-    "server's CPU, ms a frame",
-    "server, MiB",
-    "page, MiB",
-)
+_COLUMNS = {
+    **{"minutes": "", "frames/s": ".1f", "answer, ms": ".0f", "server's CPU, ms a frame": ".0f"},
+    **{"server, MiB": ".0f", "page, MiB": ".1f"},
+}
 
 
 class Look(NamedTuple):
@@ -63,12 +59,12 @@ def define_flags() -> None:
     flags.DEFINE_float("every", 10.0, "Seconds between two looks.", lower_bound=1)
     flags.DEFINE_integer("port", 7870, "Port of the page.")
     cli.define_path("workdir", "Folder of a run; default: the model that ships.")
-    flags.DEFINE_string("output", None, "Page to write, .md.")
+    record.define_flags()
     flags.DEFINE_string("picture", None, "Screenshot to write, .png.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, prints the table and writes it."""
+    """Measures; prints and records the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -86,7 +82,13 @@ def main(arguments: Sequence[str]) -> None:
                 every=options.every,
                 picture=options.picture,
             )
-    table.publish(make_page(looks, command=table.command("demo")), options.output)
+    found = record.keep(
+        "demo",
+        make_figures(looks),
+        command=table.command("demo"),
+        versions={name: version(name) for name in _PACKAGES},
+    )
+    print(table.page(found))
 
 
 def write_video(path: Path) -> Path:
@@ -167,10 +169,8 @@ def watch(
     return looks
 
 
-def make_page(looks: Sequence[Look], *, command: str) -> str:
-    """Returns the page as Markdown."""
-    from fer_jax.devices import device_kind
-
+def make_figures(looks: Sequence[Look]) -> dict[str, Any]:
+    """Returns frames, times and memory in up to five spans of the measurement."""
     total = looks[-1].minutes
     after = [one for one in looks if one.minutes >= _WARM_UP * total]
     hours, held = zip(*((one.minutes / 60, one.server_mib) for one in after), strict=True)
@@ -183,24 +183,22 @@ def make_page(looks: Sequence[Look], *, command: str) -> str:
         frames = last.frames - first.frames
         rows.append(
             [
-                f"{first.minutes:.0f} to {last.minutes:.0f}",
-                f"{frames / (60 * (last.minutes - first.minutes)):.1f}",
-                f"{last.answer_ms:.0f}",
-                f"{1000 * (last.cpu_seconds - first.cpu_seconds) / max(1, frames):.0f}",
-                f"{last.server_mib:.0f}",
-                f"{last.page_mib:.1f}",
+                f"{first.minutes:.1f} to {last.minutes:.1f}",
+                frames / (60 * (last.minutes - first.minutes)),
+                last.answer_ms,
+                1000 * (last.cpu_seconds - first.cpu_seconds) / max(1, frames),
+                last.server_mib,
+                last.page_mib,
             ]
         )
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    text = (
+    about = (
         f"One viewer, one face, a camera of 640x480 pixels, {total:.0f} minutes; server and "
         f"browser share the machine. In {len(rates)} spans of {60 * total / len(rates):.0f} "
         f"seconds the page shows a median of {np.median(rates):.1f} frames/s, at least "
         f"{min(rates):.1f}. After the first {_WARM_UP * total:.1f} minutes the server's memory "
-        f"grows by {slope:+.1f} MiB an hour (line through n = {len(after)} looks). "
-        f"{table.circumstances(f'{os.cpu_count()} x {device_kind()}', versions)}"
+        f"grows by {slope:+.1f} MiB an hour (line through {len(after)} looks)."
     )
-    return table.page("The demo's page", text, command, table.table(_HEADINGS, rows, words=1))
+    return table.figures("The demo's page", about, table.make(_COLUMNS, rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Trains on records that are larger than the memory that a run may use. Linux only.
 
 Example:
-  python -m benchmarks.large_records --data_dir=DIR --output=benchmarks/large_records.md
+  python -m benchmarks.large_records --data_dir=DIR
 
 It makes records of a million 48x48 faces as `data_prep` would, unless the folder has them. Then it
 trains `small_cnn` by `python -m fer_jax.main` with less `--config.memory_gib` than the images take,
@@ -20,13 +20,13 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from absl import flags
 from PIL import Image
 
-from benchmarks import table
+from benchmarks import record, table
 from benchmarks.children import failure
 from fer_jax import cli
 from fer_jax.data.contract import CLASS_NAMES, IMAGE_SIZE, ImageFormat, record_dir
@@ -104,12 +104,12 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 5, "Number of timings of each kind.", lower_bound=1)
     flags.DEFINE_float("seconds", 5.0, "Length of each timing.")
     flags.DEFINE_float("memory_gib", 1.0, "The run's --config.memory_gib.")
-    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
+    record.define_flags()
     flags.DEFINE_enum("stage", "", ["", "make", "open", "rates"], "One stage alone, for a child.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs all stages, and prints and writes the page; or runs one stage."""
+    """Runs all stages, and prints and records the tables; or runs one stage."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     if options.stage == "make":
@@ -119,18 +119,18 @@ def main(arguments: Sequence[str]) -> None:
     elif options.stage == "rates":
         _time_rates()
     else:
-        table.publish(_measure(), options.output)
+        print(table.page(_measure()))
 
 
-def _measure() -> str:
+def _measure() -> dict[str, Any]:
     options = flags.FLAGS
-    rows = []
+    rows: list[list[Any]] = []
     if not record_dir(options.data_dir).exists():
         made = _stage("make")
-        rows.append(["make the records", f"{made.seconds:,.0f} s", f"{made.peak_mib:,.0f} MiB"])
+        rows.append(["make the records", made.seconds, made.peak_mib])
     opened = _stage("open")
     facts = json.loads(opened.last_line)
-    rows.append(["open them", f"{facts['seconds']:.1f} s", f"{opened.peak_mib:,.0f} MiB"])
+    rows.append(["open them", facts["seconds"], opened.peak_mib])
     with tempfile.TemporaryDirectory() as folder:
         trained = _run(
             *("-m", "fer_jax.main", f"--config={_CONFIG}", f"--workdir={folder}/run", *_SPLITS),
@@ -139,34 +139,37 @@ def _measure() -> str:
             f"--config.batch_size={options.batch_size}",
         )
     what = f"train {options.steps} steps, validate on {facts['validation']:,} images, report"
-    rows.append([what, f"{trained.seconds:,.0f} s", f"{trained.peak_mib:,.0f} MiB"])
+    rows.append([what, trained.seconds, trained.peak_mib])
     timed = _stage("rates")
     rates = json.loads(timed.last_line)
     fixed, drawn = rates["fixed"], rates["drawn"]
     share = statistics.median(a / b for a, b in zip(drawn, fixed, strict=True))
     speeds = [
-        ["step on a fixed batch", table.median(fixed), ""],
-        ["step on batches that are read", table.median(drawn), f"{share:.1%}"],
-        ["input alone", table.median(rates["warm"]), ""],
-        ["input alone, from a cold disk", table.median(rates["cold"]), ""],
+        ["step on a fixed batch", table.spread(fixed), None],
+        ["step on batches that are read", table.spread(drawn), share],
+        ["input alone", table.spread(rates["warm"]), None],
+        ["input alone, from a cold disk", table.spread(rates["cold"]), None],
     ]
     images = facts["training"] + facts["validation"]
     decoded, stored = (facts[key] / 1e9 for key in ("decoded", "stored"))
-    text = (
+    about = (
         f"{images:,} images, {decoded:.1f} GB decoded, {stored:.1f} GB on the disk; "
         f"`{_CONFIG}` in batches of {options.batch_size}, "
         f"`--config.memory_gib={options.memory_gib:g}`. Memory is the peak of resident memory of a "
-        f"process of its own. Rates: median of n = {options.rounds} (least to most), "
-        f"{options.seconds:g} s each; the share is the median of neighbouring turns. Unless it "
-        "says cold, Linux has the files in its page cache, which is not the process's memory. "
-        f"{table.circumstances(rates['hardware'])}"
+        f"process of its own. Rates: median of n (least to most), {options.seconds:g} s each; "
+        f" the share is the median of neighbouring turns. Unless it "
+        "says cold, Linux has the files in its page cache, which is not the process's memory."
     )
-    return table.page(
-        "Records larger than memory",
-        text,
-        table.command("large_records"),
-        table.table(["what", "time", "peak memory"], rows, words=1),
-        table.table(["rate", "images/s", "of the fixed batch"], speeds, words=1),
+    tables = [
+        table.make({"what": "", "seconds": ",.1f", "peak MiB": ",.0f"}, rows),
+        table.make({"rate": "", "images/s": ",.0f", "of the fixed batch": ".1%"}, speeds),
+    ]
+    return record.keep(
+        "large_records",
+        table.figures("Records larger than memory", about, *tables),
+        command=table.command("large_records"),
+        n=options.rounds,
+        hardware=rates["hardware"],
     )
 
 
@@ -219,7 +222,6 @@ def _time_rates() -> None:
     from fer_jax.config import load_config
     from fer_jax.data.augment import Augmentation
     from fer_jax.data.records import open_data_set
-    from fer_jax.devices import describe_devices
 
     options = flags.FLAGS
     records = open_data_set(options.data_dir).load("train_80", memory_gib=options.memory_gib)
@@ -234,7 +236,7 @@ def _time_rates() -> None:
         for seed in range(options.rounds):
             _cache_files(keep=name == "warm")
             rates[name].append(_read(records, Augmentation.from_config(config), seed))
-    print(json.dumps({**rates, "hardware": table.hardware(describe_devices())}))
+    print(json.dumps({**rates, "hardware": record.machine()}))
 
 
 def _cache_files(*, keep: bool) -> None:

@@ -23,6 +23,7 @@ otherwise. `{"median", "least", "most"}` summarises the n values of one figure.
 import datetime
 import json
 import math
+import os
 import re
 import statistics
 import subprocess
@@ -45,29 +46,33 @@ from fer_jax.workdir import (
 )
 from fer_jax.workdir import versions as installed_versions
 
+flags.disclaim_key_flags()  # --help of the commands lists --results and --name.
+
 RESULTS = Path(__file__).parent / "results"
+
+PAGE = ("title", "about", "tables")
 
 KINDS: dict[str, tuple[str, ...]] = {
     # Of trained networks. `epochs` done of `planned_epochs`; `parameters` of one network;
     # `evaluations` by folder below eval/, such as "public_test+ten_crop": the `split`, `views`,
     # number of images `n`, for each of the `seeds` its `accuracy`, `macro_f1`, `weighted_f1`, `nll`
     # and `ece`, and the same `without` copies of training images, if they were left out; of an
-    # ensemble the same for its mean prediction, `ensemble`; `per_class` and `confusion_matrix` of
-    # the ensemble, or of a single run.
+    # ensemble the same for its mean prediction, `ensemble`; `per_class`, `confusion_matrix` and
+    # `intervals` of the ensemble, or of a single run.
     "accuracy": ("epochs", "planned_epochs", "parameters", "images_per_second", "evaluations"),
     # From the command to an accuracy.
     "time_to_accuracy": (),
-    # Tables of one measurement each: `rows`, objects of the same keys, in the order of the page.
-    "speed": ("rows", "batch_size", "dtype", "peak", "memory"),
+    # Steps of several devices and processes, see `benchmarks/scaling/measuring.py`.
+    "scaling": ("programs", "pieces", "cores"),
+    # Measurements that are a page of their own: `title`, what the figures are `about`, and
+    # `tables`, see `benchmarks/table.py`.
     **dict.fromkeys(
         (
             *("ablation", "cold_start", "convolution", "demo", "export", "faults", "growth"),
-            *("huge_pages", "large_records", "members", "predict_memory", "soak"),
+            *("huge_pages", "large_records", "members", "soak", "speed"),
         ),
-        ("rows",),
+        PAGE,
     ),
-    # Steps of several devices and processes, see `benchmarks/scaling/measuring.py`.
-    "scaling": ("programs", "pieces", "cores"),
 }
 """The keys that the figures of each kind must have."""
 
@@ -85,9 +90,24 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def define_flag() -> None:
-    """Defines --results, for commands that write a record."""
+def define_flags() -> None:
+    """Defines --results and --name, for commands that write a record."""
     flags.DEFINE_string("results", str(RESULTS), "Folder of the JSON files of measurements.")
+    flags.DEFINE_string("name", "", "Name of this measurement, if several of a kind are kept.")
+
+
+def keep(kind: str, figures: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Writes a measurement as --results and --name say, and returns it as `read` does.
+
+    Args:
+      kind: see `write`.
+      figures: see `write`.
+      more: the other arguments of `write`.
+    """
+    hardware = more.pop("hardware", None) or machine()
+    name = "-".join(filter(None, (flags.FLAGS.name, slug(hardware))))
+    folder = Path(flags.FLAGS.results)
+    return read_file(write(kind, name, figures, **more, hardware=hardware, folder=folder))
 
 
 def write(
@@ -143,7 +163,7 @@ def write(
     content = json.loads(json.dumps(content))
     _check(kind, content, path)
     try:
-        write_atomically(path, _text(content))
+        write_atomically(path, _text(content) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     return path
@@ -220,17 +240,23 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def slug(hardware: Mapping[str, Any]) -> str:
-    """Returns hardware in a form for names of files, such as "nvidia_h100" or "2_amd_epyc"."""
+    """Returns hardware in a form for names of files, such as "nvidia_h100" or "2_amd_epyc_avx2"."""
     words = re.sub(r"\(r\)|processor|cpu|[0-9]+gb|hbm[0-9]+e?", "", hardware["kind"].lower())
     name = re.sub(r"[^a-z0-9]+", "_", words).strip("_")
-    return name if hardware["count"] == 1 else f"{hardware['count']}_{name}"
+    parts = [] if hardware["count"] == 1 else [str(hardware["count"])]
+    instructions = hardware.get("instructions", "").lower().replace("-", "")
+    return "_".join(filter(None, [*parts, name, instructions]))
 
 
 def machine() -> dict[str, Any]:
-    """Returns the hardware that this process uses; starts JAX."""
+    """Returns the hardware that this process uses, with a CPU's cores; starts JAX."""
+    import jax
+
     from fer_jax.devices import describe_devices
 
     devices = describe_devices()
+    if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity"):
+        devices["count"] = len(os.sched_getaffinity(0))
     return devices | _instructions(devices["kind"])
 
 
@@ -304,11 +330,18 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def _text(content: Mapping[str, Any]) -> str:
-    """Returns JSON with each list of numbers or texts on one line."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    lists = re.compile(r"\[\s+((?:[^\[\]{}\"]|\"[^\"\\\n]*\")+?)\s+\]")
-    return lists.sub(lambda match: f"[{re.sub(r',\s+', ', ', match[1])}]", text) + "\n"
+def _text(value: Any, indent: str = "", width: int = 100) -> str:
+    """Returns JSON in which whatever fits on a line stands on one."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(line) < width or not isinstance(value, Mapping | list):
+        return line
+    inner = indent + "  "
+    if isinstance(value, Mapping):
+        parts = [f"{json.dumps(key)}: {_text(each, inner)}" for key, each in value.items()]
+    else:
+        parts = [_text(each, inner) for each in value]
+    start, end = "{}" if isinstance(value, Mapping) else "[]"
+    return f"{start}\n{inner}{f',\n{inner}'.join(parts)}\n{indent}{end}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -377,6 +410,7 @@ def _evaluations(workdir: Path, members: Sequence[Path]) -> dict[str, Any]:
             "seeds": [_scores(each) for each in reports],
             "per_class": report["per_class"],
             "confusion_matrix": report["confusion_matrix"],
+            "intervals": report.get("intervals", {}),
         }
         if len(members) > 1:
             found[name]["ensemble"] = _scores(report)

@@ -27,7 +27,7 @@ from absl import flags
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
-from benchmarks.table import accuracy, hardware
+from benchmarks import table
 from data_prep.sample import render
 from fer_jax import Predictor, cli, evaluate
 from fer_jax.auditing.findings import audit
@@ -137,15 +137,15 @@ def main(arguments: Sequence[str]) -> None:
         sha256=hashlib.sha256((SHIPPED / WEIGHTS).read_bytes()).hexdigest(),
         report=report,
         reports=reports,
-        accuracy=accuracy,
+        accuracy=_accuracy,
         calibration=calibration,
         temperature=temperature,
         copies=report["excluded"]["images"],
-        accuracy_without=accuracy(without["accuracy"], without["n"]),
+        accuracy_without=_accuracy(without["accuracy"], without["n"]),
         counts=dict(zip(data.classes, np.bincount(data.load("train").labels), strict=True)),
         speed=_speed(predictor),
-        devices=hardware(describe_devices()),
-        hardware=hardware,
+        devices=table.hardware(describe_devices()),
+        hardware=table.hardware,
     )
     write_atomically(SHIPPED / CARD, card)
     print(card)
@@ -210,9 +210,13 @@ def _stages(workdirs: Sequence[Path], base: str) -> Iterator[Mapping[str, Any]]:
             "command": f"fer_jax train --config={base} --workdir={name}{knobs}",
             "epochs": len(history),
             "minutes": history[-1]["seconds"] / 60,
-            "hardware": hardware(run["devices"]),
+            "hardware": table.hardware(run["devices"]),
             "versions": run["versions"],
         }
+
+
+def _accuracy(fraction: float, n: int) -> str:
+    return table.text(table.accuracy(fraction, n), ".2f")
 
 
 def _default(key: str) -> Any:

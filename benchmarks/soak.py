@@ -1,7 +1,7 @@
 """Trains and predicts for a long time, and draws memory, open files and threads. Linux only.
 
 Example:
-  FER2013_SOURCE=images python -m benchmarks.soak --minutes=60 --output=benchmarks/soak.png
+  FER2013_SOURCE=images python -m benchmarks.soak --minutes=60
 
 One process trains the small CNN with short epochs: each ends in an evaluation, a checkpoint and
 TensorBoard's events. Another one runs `fer_jax predict --detect_faces` over a folder of pictures
@@ -19,13 +19,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from absl import flags
 from jaxtyping import Float, UInt8
 
-from benchmarks import children, table
+from benchmarks import children, record, table
 from benchmarks.processes import look
 from fer_jax import cli
 from fer_jax.errors import UserError, write_atomically
@@ -37,6 +38,10 @@ _SIZE = (640, 480)  # width and height of pictures and frames, in pixels
 _ROUNDS = 10_000  # More than an hour has.
 _WARM_UP = 1 / 6  # share of the time
 _PANELS = ("resident MiB", "open files", "threads")
+_COLUMNS = {
+    **{"process": "", "what": "", "looks": "d", "median (least to most)": ",.0f"},
+    "growth an hour": "+.1f",
+}
 _PACKAGES = ("jax", "flax", "orbax-checkpoint", "grain", "opencv-python-headless")
 
 Looks = Mapping[str, Float[np.ndarray, "looks 4"]]
@@ -48,11 +53,11 @@ def define_flags() -> None:
     flags.DEFINE_float("minutes", 60.0, "Length of the soak.", lower_bound=0.1)
     flags.DEFINE_float("every", 5.0, "Seconds between two looks.", lower_bound=0.1)
     flags.DEFINE_list("only", ["training", "predict"], "Processes to start.")
-    flags.DEFINE_string("output", None, "PNG to draw; the page goes beside it, as .md.")
+    record.define_flags()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs both processes, and prints and writes figures and plot."""
+    """Runs both processes; prints and records the figures, and draws them beside the record."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     with tempfile.TemporaryDirectory() as folder:
@@ -65,10 +70,16 @@ def main(arguments: Sequence[str]) -> None:
             every=options.every,
             logs=Path(folder),
         )
-    if options.output:
-        write_atomically(options.output, to_png(plot(looks)))
-    page = Path(options.output).with_suffix(".md") if options.output else None
-    table.publish(make_page(looks, command=table.command("soak")), page and str(page))
+    found = record.keep(
+        "soak", make_figures(looks), command=table.command("soak"), versions=_versions()
+    )
+    picture = Path(options.results, "soak", f"{found['name']}.png")
+    write_atomically(picture, to_png(plot(looks)))
+    print(table.page(found))
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
 
 
 def _prepare(folder: Path) -> dict[str, list[str]]:
@@ -160,28 +171,21 @@ def growth_per_hour(seen: Float[np.ndarray, "looks 4"]) -> tuple[int, Float[np.n
     return len(after), np.polyfit(after[:, 0] / 60, after[:, 1:], 1)[0]
 
 
-def make_page(looks: Looks, *, command: str) -> str:
-    """Returns the page as Markdown."""
-    from fer_jax.devices import device_kind
-
+def make_figures(looks: Looks) -> dict[str, Any]:
+    """Returns what the processes held, and how fast it grew."""
     minutes = max(seen[-1, 0] for seen in looks.values())
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     source = "FER-2013" if os.environ.get("FER2013_SOURCE") else "the sample"
-    text = (
-        f"{minutes:.0f} minutes on {source}. The growth is the slope of the line through the n "
-        f"looks after the first {_WARM_UP * minutes:.0f} minutes. "
-        f"{table.circumstances(f'{os.cpu_count()} x {device_kind()}', versions)}"
+    about = (
+        f"{minutes:.0f} minutes on {source}. The growth an hour is the slope of the line through "
+        f"the looks after the first {_WARM_UP * minutes:.0f} minutes."
     )
     rows = []
     for name, seen in looks.items():
         n, slopes = growth_per_hour(seen)
         after = seen[-n:]
         for k, panel in enumerate(_PANELS, start=1):
-            rows.append(
-                [name, panel, str(n), table.median(after[:, k]), f"{slopes[k - 1]:+.1f} per hour"]
-            )
-    headings = ["process", "what", "n", "median (least to most)", "growth"]
-    return table.page("A long run", text, command, table.table(headings, rows, words=2))
+            rows.append([name, panel, n, table.spread(after[:, k].tolist()), slopes[k - 1]])
+    return table.figures("A long run", about, table.make(_COLUMNS, rows))
 
 
 def plot(looks: Looks):

@@ -1,4 +1,9 @@
-"""The parts of a page of measurements: medians with ranges, tables, command and hardware."""
+"""Tables of figures: kept as numbers in a record, written as Markdown on a page.
+
+A table is `{"columns": {heading: format}, "rows": [[cell, ...], ...]}`. The format is Python's,
+such as ",.0f"; a column with an empty one has words. A cell is a number, a text, null, the `spread`
+of several measurements, or a `value` with its `error`.
+"""
 
 import datetime
 import math
@@ -9,57 +14,56 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fer_jax.errors import write_atomically
+from benchmarks import record
 
 _PLACEHOLDERS = {"workdir": "DIR", "torch_python": "PYTHON", "keras_python": "PYTHON"}
 """Flags whose values hold only on this machine, and the values that a page shows instead."""
 
+_LIBRARIES = ("python", "fer_jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+"""Packages whose versions are in a record, but not on a page."""
 
-def median(values: Sequence[float]) -> str:
-    """Returns the median as a whole number; for several values, also the least and the greatest."""
-    spread = f" ({min(values):,.0f} to {max(values):,.0f})" if len(values) > 1 else ""
-    return f"{statistics.median(values):,.0f}{spread}"
+spread = record.spread
 
 
-def median_ratio(numerators: Iterable[float], denominators: Iterable[float]) -> str:
+def ratio(numerators: Iterable[float], denominators: Iterable[float]) -> float:
     """Returns the median of the ratios, pair by pair, such as of two rates in the same turn."""
-    pairs = zip(numerators, denominators, strict=True)
-    return f"{statistics.median(a / b for a, b in pairs):.2f}"
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
-def accuracy(fraction: float, n: int) -> str:
-    """Returns an accuracy on n images in percent, ± one standard error."""
-    return f"{100 * fraction:.2f} ± {100 * math.sqrt(fraction * (1 - fraction) / n):.2f}"
+def make(columns: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Returns a table for a record: the format of each column by its heading, and the rows."""
+    return {"columns": dict(columns), "rows": [list(row) for row in rows]}
 
 
-def hardware(devices: Mapping[str, Any]) -> str:
-    """Returns the devices in words, from `fer_jax.devices.describe_devices` or a config.json."""
-    processes = f" in {devices['processes']} processes" if devices["processes"] > 1 else ""
-    return f"{devices['count']} x {devices['kind']}{processes}"
+def figures(title: str, about: str, *tables: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Returns the figures of a measurement that is a page of its own: what they are, and tables."""
+    return {"title": title, "about": about, "tables": list(tables), **more}
 
 
-def circumstances(*facts: str) -> str:
-    """Returns the end of a page's text: the facts, each once, and today's date."""
-    return f"{'; '.join(dict.fromkeys(facts))}; {datetime.date.today()}."
+def cells(record: Mapping[str, Any], table: int = 0) -> list[dict[str, Any]]:
+    """Returns the rows of a measurement's table as mappings from headings to cells."""
+    found = record["figures"]["tables"][table]
+    return [dict(zip(found["columns"], row, strict=True)) for row in found["rows"]]
 
 
-def command(module: str) -> str:
-    """Returns the command line of this process, which runs `module`, without folders."""
-    text = shlex.join(sys.argv[1:])
-    for flag, placeholder in _PLACEHOLDERS.items():
-        text = re.sub(rf"--{flag}[= ]\S+", f"--{flag}={placeholder}", text)
-    return f"python -m benchmarks.{module} {hide_folders(text)}".rstrip()
+def text(cell: Any, form: str) -> str:
+    """Returns a cell in words: "524 (475 to 572)" for a spread."""
+    if cell is None or isinstance(cell, str):
+        return cell or ""
+    if isinstance(cell, Mapping) and "error" in cell:
+        return f"{cell['value']:{form}} ± {cell['error']:{form}}"
+    if isinstance(cell, Mapping):
+        median, least, most = (format(cell[key], form) for key in ("median", "least", "most"))
+        return median if cell["least"] == cell["most"] else f"{median} ({least} to {most})"
+    return format(cell, form)
 
 
-def hide_folders(text: str) -> str:
-    """Shortens absolute paths to their last part."""
-    return re.sub(r"(?<![\w.])/[^\s'\"`:;,]*/", "…/", text)
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int) -> list[str]:
-    """Returns the lines of a Markdown table. All columns after the first `words` align right."""
-    rule = words * "---|" + (len(headings) - words) * "---:|"
-    return [row(headings), f"|{rule}", *map(row, rows)]
+def lines(table: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of a table in Markdown."""
+    forms = table["columns"].values()
+    rule = "".join("---:|" if form else "---|" for form in forms)
+    rows = (map(text, row, forms) for row in table["rows"])
+    return [row(table["columns"]), f"|{rule}", *map(row, rows)]
 
 
 def row(cells: Iterable[str]) -> str:
@@ -67,14 +71,56 @@ def row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def page(title: str, text: str, command: str, *blocks: Sequence[str]) -> str:
-    """Returns Markdown: a heading, a paragraph, the command, and blocks of lines."""
-    parts = [[f"# {title}"], [text], [f"    {command}"], *blocks]
-    return "\n".join(line for part in parts for line in (*part, ""))
+def page(record: Mapping[str, Any]) -> str:
+    """Returns a measurement in Markdown: what it is, where and when, the command, its tables."""
+    found = record["figures"]
+    intro = f"{found['about']} {circumstances(record)}"
+    blocks = [[intro], [f"    {record['command']}"], *map(lines, found["tables"])]
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def publish(text: str, path: str | None) -> None:
-    """Prints a page, and writes it if there is a path."""
-    print(text)
-    if path:
-        write_atomically(path, text)
+def circumstances(record: Mapping[str, Any]) -> str:
+    """Returns n, hardware, versions and date of a measurement, as the end of a paragraph."""
+    versions = [f"{k} {v}" for k, v in record["versions"].items() if k not in _LIBRARIES]
+    facts = [f"n = {record['n']}", hardware(record["hardware"]), ", ".join(versions)]
+    return f"{'; '.join(filter(None, [*facts, record['date']]))}."
+
+
+def accuracy(fraction: float, n: int) -> dict[str, float]:
+    """Returns the cell of an accuracy on n images in percent, ± one standard error."""
+    return {"value": 100 * fraction, "error": 100 * math.sqrt(fraction * (1 - fraction) / n)}
+
+
+def hardware(devices: Mapping[str, Any]) -> str:
+    """Returns the devices in words, from a record or a config.json."""
+    processes = f" in {devices['processes']} processes" if devices["processes"] > 1 else ""
+    instructions = f" with {devices['instructions']}" if "instructions" in devices else ""
+    return f"{devices['count']} x {devices['kind']}{instructions}{processes}"
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds in words: "48 s", "3 min 35 s", "2 h 20 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    whole = datetime.timedelta(seconds=round(seconds))
+    minutes, rest = divmod(whole.seconds + 86_400 * whole.days, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def command(module: str) -> str:
+    """Returns the command line of this process, which runs `module`, without folders."""
+    return f"python -m benchmarks.{module} {portable(sys.argv[1:])}".rstrip()
+
+
+def portable(arguments: Sequence[str]) -> str:
+    """Returns the arguments of a command as a page shows them, without this machine's folders."""
+    line = shlex.join(arguments)
+    for flag, placeholder in _PLACEHOLDERS.items():
+        line = re.sub(rf"--{flag}[= ]\S+", f"--{flag}={placeholder}", line)
+    return hide_folders(line)
+
+
+def hide_folders(text: str) -> str:
+    """Shortens absolute paths to their last part."""
+    return re.sub(r"(?<![\w.])/[^\s'\"`:;,]*/", "…/", text)

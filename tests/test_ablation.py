@@ -8,7 +8,8 @@ import sys
 import commands
 import pytest
 
-from benchmarks.accuracy.ablation import make_page
+from benchmarks import record, table
+from benchmarks.accuracy.ablation import make_figures
 from fer_jax.config import load_config
 from fer_jax.data.records import open_data_set
 from fer_jax.inference.trained import load_trained
@@ -25,14 +26,15 @@ def ablation(tiny_data_dir, tmp_path_factory):
     """The folder of a baseline that erases, a run that does not, and their table."""
     folder = tmp_path_factory.mktemp("ablation")
     result = ablate(
-        *(f"--workdir={folder}", f"--output={folder / 'table.md'}", "--only=erasing,views"),
+        *(f"--workdir={folder}", f"--results={folder / 'results'}", "--only=erasing,views"),
         *("--config=configs/cnn.py", f"--config.data_dir={tiny_data_dir}", "--config.epochs=1"),
         *("--config.batch_size=16", "--config.eval_batch_size=64", "--config.erasing=0.25"),
         "--config.steps_per_epoch=1",
         "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",
     )
     assert result.returncode == 0, result.stderr
-    assert (folder / "table.md").read_text() in result.stdout
+    (found,) = record.read("ablation", folder / "results")
+    assert table.page(found) in result.stdout
     return folder
 
 
@@ -47,10 +49,10 @@ def test_leaves_out_one_option_and_changes_nothing_else(ablation):
 
 
 def test_the_table_has_what_an_evaluation_has(ablation, tiny_data_dir):
-    text = (ablation / "table.md").read_text()
-    assert "benchmarks.accuracy.ablation --workdir=DIR " in text
-    assert f"--workdir={ablation}" not in text
-    lines = text.splitlines()
+    (found,) = record.read("ablation", ablation / "results")
+    assert found["command"].startswith("python -m benchmarks.accuracy.ablation --workdir=DIR ")
+    assert f"--workdir={ablation}" not in found["command"]
+    lines = table.lines(found["figures"]["tables"][0])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
     assert rows[0][2:4] == ["validation_20 (n = 42), %", "public_test (n = 35), %"]
     assert [row[:2] for row in rows[2:]] == [
@@ -73,10 +75,9 @@ def test_the_table_has_what_an_evaluation_has(ablation, tiny_data_dir):
 def test_a_split_stands_in_one_column_though_it_chose_the_epoch(ablation):
     config = load_config("cnn")
     config.validation_split = "public_test"
-    page = make_page(config, ablation, {"baseline": {}}, views=False, command="")
-    assert "| option | change | public_test (n = 35), % | seconds |" in page
-    (baseline,) = (line for line in page.splitlines() if line.startswith("| baseline"))
-    assert len(baseline.split("|")) == 6
+    (made,) = make_figures(config, ablation, {"baseline": {}}, views=False)["tables"]
+    assert list(made["columns"]) == ["option", "change", "public_test (n = 35), %", "seconds"]
+    assert [len(row) for row in made["rows"]] == [4]
 
 
 def test_names_an_option_that_there_is_not(tmp_path):

@@ -9,10 +9,10 @@ from pathlib import Path
 import commands
 import pytest
 
-from benchmarks import table
-from benchmarks.speed.__main__ import make_page
+from benchmarks import record, table
+from benchmarks.speed.__main__ import make_figures
 from benchmarks.speed.convolution import CHOICES, measure
-from benchmarks.speed.huge_pages import make_page as make_huge_pages_page
+from benchmarks.speed.huge_pages import measure as measure_pages
 from benchmarks.speed.sides import make_job
 from benchmarks.speed.training import forward_flops
 from fer_jax.config import load_config
@@ -45,9 +45,10 @@ def interpreter(tmp_path):
     return make
 
 
-def cells_of(page, network, framework):
-    (line,) = [line for line in page.splitlines() if line.startswith(f"| {network} | {framework} ")]
-    return [cell.strip() for cell in line.strip("|").split("|")][2:]
+def cells_of(figures, network, framework):
+    (found,) = figures["tables"]
+    (cells,) = [row[2:] for row in found["rows"] if row[:2] == [network, framework]]
+    return cells
 
 
 def turn(name, *, step, end_to_end, **more):
@@ -59,7 +60,7 @@ def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tm
     told = turn("PyTorch, told", step=100.0, end_to_end=50.0)
     peer = interpreter("echo ready", f"while read turn; do echo '{json.dumps(told)}'; done")
     flags = ("--rounds=1", "--seconds=0.1", "--batch_size=8", "--at_once")
-    files = (f"--configs={tiny}", f"--torch_python={peer}", f"--output={tmp_path / 'speed.md'}")
+    files = (f"--configs={tiny}", f"--torch_python={peer}", f"--results={tmp_path / 'results'}")
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", files[0], *flags, *files[1:]],
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},  # A single device compiles fastest.
@@ -67,11 +68,11 @@ def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tm
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    page = (tmp_path / "speed.md").read_text()
-    assert page in result.stdout
-    assert str(tmp_path) not in page
-    assert f"python -m benchmarks.speed --configs=…/{tiny.name} --rounds=1 " in page
-    assert " --torch_python=PYTHON --output=…/speed.md\n" in page
+    (found,) = record.read("speed", tmp_path / "results")
+    assert table.page(found) in result.stdout
+    assert f"--configs=…/{tiny.name} --rounds=1 " in found["command"]
+    assert found["command"].endswith(" --torch_python=PYTHON --results=…/results")
+    assert found["versions"]["PyTorch, told"] == "1.0"
     (ours,) = [
         json.loads(line.removeprefix("tiny fer_jax "))
         for line in result.stdout.splitlines()
@@ -84,23 +85,23 @@ def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tm
     by_hand = 3 * (convolutions + 2 * 6 * 6 * 16 * 7)
     assert by_hand < ours["flops_per_image"] < 1.05 * by_hand
 
+    page = found["figures"]
     n, step, step_ratio, end_to_end, end_ratio, share, *_ = cells_of(page, "tiny", "fer_jax")
-    assert n == "1"
-    assert (step_ratio, end_ratio) == ("1.00", "1.00")
-    assert step == f"{figures['step']:,.0f}"
-    assert end_to_end == f"{figures['end_to_end']:,.0f}"
-    assert share == f"{figures['end_to_end'] / figures['step']:.0%}"
+    assert (n, step_ratio, end_ratio) == (1, 1, 1)
+    assert step["median"] == figures["step"]
+    assert end_to_end["median"] == figures["end_to_end"]
+    assert share == figures["end_to_end"] / figures["step"]
     theirs = cells_of(page, "tiny", "PyTorch, told")
-    assert theirs[2] == f"{figures['step'] / 100:.2f}"
-    assert theirs[4] == f"{figures['end_to_end'] / 50:.2f}"
-    assert theirs[8] == f"{ours['flops_per_image'] * 100 / 1e9:,.0f}"
-    assert cells_of(page, "tiny", "Keras")[:2] == ["0", "not measured"]
+    assert theirs[2] == figures["step"] / 100
+    assert theirs[4] == figures["end_to_end"] / 50
+    assert theirs[8] == pytest.approx(ours["flops_per_image"] * 100 / 1e9)
+    assert cells_of(page, "tiny", "Keras")[:2] == [0, "not measured"]
 
 
 def test_ratios_are_of_turns_next_to_each_other():
     steps = {"fer_jax": (200, 400, 100), "PyTorch": (50, 100, 400)}  # Medians: 200 and 100.
     facts = {
-        **{"hardware": "an abacus", "dtype": "float32", "memory": "of paper", "peak": "far away"},
+        **{"dtype": "float32", "memory": "of paper", "peak": "far away"},
         **{"flops_per_image": 1e9, "peak_flops": 1e12},
     }
     turns = {
@@ -110,12 +111,12 @@ def test_ratios_are_of_turns_next_to_each_other():
             "Keras": [],
         }
     }
-    page = make_page(turns, command="", batch_size=64)
-    assert cells_of(page, "net", "PyTorch") == [
-        *("3", "100 (50 to 400)", "4.00", "50 (25 to 200)", "8.00", "50%"),
-        *("1.5", "512", "100", "10.0%"),
-    ]
-    assert "fer_jax 1.0; PyTorch 1.0; an abacus" in page
+    (made,) = make_figures(turns, batch_size=64)["tables"]
+    (line,) = [line for line in table.lines(made) if "| PyTorch |" in line]
+    assert line == (
+        "| net | PyTorch | 3 | 100 (50 to 400) | 4.00 | 50 (25 to 200) | 8.00 | 50% | 1.5 | 512 "
+        "| 100 | 10.0% |"
+    )
 
 
 def test_a_peer_that_fails_ends_in_one_line_and_status_2(interpreter):
@@ -144,8 +145,8 @@ def test_convolutions_are_timed_by_each_choice(tiny):
     known = [name for name, (*_, dtype) in CHOICES.items() if dtype == _supported(dtype)]
     assert [choice for choice, _, _ in rows] == known
     assert known[:4] == list(CHOICES)[:4]
-    assert rows[0][2] == "1.00"
-    assert all(float(speed_up) > 0 for _, _, speed_up in rows)
+    assert rows[0][2] == 1
+    assert all(speed_up > 0 for _, _, speed_up in rows)
 
 
 def _supported(dtype):
@@ -163,9 +164,11 @@ def test_training_is_timed_with_pages_of_both_sizes(tiny, interpreter):
         *("echo ready", "while read turn", "do case $GLIBC_TUNABLES in", *told, "esac; done")
     )
     job = make_job(str(tiny), batch_size=4, seconds=0.1, host_only=True)
-    page = make_huge_pages_page([job], rounds=2, command="", python=str(python))
-    assert cells_of(page, "tiny", "small")[:4] == ["2 (2 to 2)", "1.00", "3 (3 to 3)", "1.00"]
-    assert cells_of(page, "tiny", "large")[:4] == ["8 (8 to 8)", "4.00", "6 (6 to 6)", "2.00"]
+    figures = measure_pages([job], rounds=2, python=str(python))["figures"]
+    for pages, step, end_to_end in (("small", 2, 3), ("large", 8, 6)):
+        found = cells_of(figures, "tiny", pages)
+        assert [found[0]["median"], found[2]["median"]] == [step, end_to_end]
+        assert found[1:4:2] == [step / 2, end_to_end / 3]
 
 
 @pytest.mark.parametrize("benchmark", ["speed", "speed.convolution", "speed.huge_pages"])
@@ -181,14 +184,14 @@ def test_help_lists_the_flags_that_commands_share(benchmark):
     result = commands.run(f"benchmarks.{benchmark}", "--help")
     assert result.returncode == 0
     assert "--configs: " in result.stdout
-    assert "--output: " in result.stdout
+    assert "--results: " in result.stdout
 
 
 def test_a_page_shows_the_command_without_this_machines_folders(monkeypatch):
-    flags = ["--workdir", "runs/mine", "--keras_python=env/bin/python", "--output=/home/me/x.md"]
+    flags = ["--workdir", "runs/mine", "--keras_python=env/bin/python", "--results=/home/me/x"]
     flags += ["--config=configs/resnet.py", "--config.data_dir=/data/fer2013"]
     monkeypatch.setattr(sys, "argv", ["ablation.py", *flags])
     assert table.command("accuracy.ablation") == (
         "python -m benchmarks.accuracy.ablation --workdir=DIR --keras_python=PYTHON "
-        "--output=…/x.md --config=configs/resnet.py --config.data_dir=…/fer2013"
+        "--results=…/x --config=configs/resnet.py --config.data_dir=…/fer2013"
     )

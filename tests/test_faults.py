@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from benchmarks import soak
+from benchmarks import soak, table
 from benchmarks.faults import __main__ as faults
 from benchmarks.faults import phases
 from benchmarks.faults.results import _arrays, difference
@@ -114,12 +114,15 @@ def test_the_page_counts_faults_by_run_and_by_phase():
         Trial("plain", [Fault("SIGTERM", "saving", 2.5, 75)] * 2, "metrics.jsonl differs"),
         Trial("ensemble", [Fault("SIGKILL", "exit", 0.0, -9)], ""),
     ]
-    lines = faults.make_page(trials, command="").splitlines()
+    figures = faults.make_figures(trials)
+    lines = [line for made in figures["tables"] for line in table.lines(made)]
     assert "| plain | saving | 2 | 1 | 2 | 1 of 2 |" in lines
     assert "| ensemble | exit | 1 | 1 | 0 | 1 of 1 |" in lines
     assert "| saving | 1 | 2 | 75 | 2.5 |" in lines
-    assert "- plain: SIGTERM in saving, SIGTERM in saving; metrics.jsonl differs" in lines
-    assert any("4 faults in 3 runs, 2 of which ended equal" in line for line in lines)
+    assert figures["problems"] == [
+        "- plain: SIGTERM in saving, SIGTERM in saving; metrics.jsonl differs"
+    ]
+    assert figures["about"].startswith("4 faults in 3 runs, 2 of which ended equal")
 
 
 LASTS = ["timeit", "-n1", "-r1", "import time; time.sleep(60)"]
@@ -134,8 +137,8 @@ def test_a_soak_sees_files_that_stay_open(tmp_path):
     growth = {name: soak.growth_per_hour(seen)[1][1] for name, seen in looks.items()}
     assert growth["lasts"] == pytest.approx(0, abs=1e-6)
     assert growth["leaks"] > 10_000  # 50 a second.
-    page = soak.make_page(looks, command="")
-    assert "| leaks | open files |" in page
+    (made,) = soak.make_figures(looks)["tables"]
+    assert ["leaks", "open files"] in [row[:2] for row in made["rows"]]
     assert soak.to_png(soak.plot(looks)).startswith(b"\x89PNG")
 
 

@@ -6,9 +6,10 @@ import math
 import commands
 import pytest
 
-from benchmarks import record
+from benchmarks import record, table
 from fer_jax.errors import UserError
 
+COLUMNS = {"images": ",", "µs": ",.0f"}
 FACTS = {
     "command": "python -m benchmarks.speed.growth",
     "hardware": {"kind": "abacus", "count": 2, "processes": 1},
@@ -17,7 +18,9 @@ FACTS = {
 
 
 def write(folder, figures=None, **more):
-    figures = figures or {"rows": [{"images": 64, "microseconds": record.spread([2, 3, 10])}]}
+    figures = figures or table.figures(
+        "Growth", "Microseconds.", table.make(COLUMNS, [[64, record.spread([2, 3, 10])]])
+    )
     return record.write("growth", "2_abacus", figures, **{**FACTS, **more}, folder=folder)
 
 
@@ -25,7 +28,7 @@ def test_what_is_written_is_read_back(tmp_path):
     path = write(tmp_path, n=3)
     (found,) = record.read("growth", tmp_path)
     assert path == tmp_path / "growth/2_abacus.json"
-    assert found["figures"]["rows"][0]["microseconds"] == {"median": 3, "least": 2, "most": 10}
+    assert table.cells(found)[0]["µs"] == {"median": 3, "least": 2, "most": 10}
     assert (found["kind"], found["name"], found["n"]) == ("growth", "2_abacus", 3)
     assert found["hardware"] == FACTS["hardware"]
     assert record.read("members", tmp_path) == []
@@ -47,8 +50,8 @@ def damaged(text: str, **changes) -> str:
         (lambda text: damaged(text, note=""), "unknown key 'note'"),
         (lambda text: damaged(text, hardware={"kind": "abacus"}), "hardware.count is missing"),
         (lambda text: damaged(text, seconds={"training": "long"}), "seconds.training is 'long'"),
-        (lambda text: damaged(text, figures={"row": []}), "figures.rows is missing"),
-        (lambda text: text.replace('"least": 2', '"least": NaN'), "microseconds.least is nan"),
+        (lambda text: damaged(text, figures={"rows": []}), "figures.title is missing"),
+        (lambda text: text.replace('"least": 2', '"least": NaN'), "rows.0.1.least is nan"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_problem(damage, problem, tmp_path):
@@ -63,11 +66,11 @@ def test_a_damaged_file_is_named_with_its_problem(damage, problem, tmp_path):
 
 def test_nothing_damaged_is_written(tmp_path):
     with pytest.raises(UserError, match="there is no kind 'growht'; choose from accuracy, "):
-        record.write("growht", "2_abacus", {"rows": []}, **FACTS, folder=tmp_path)
+        record.write("growht", "2_abacus", {}, **FACTS, folder=tmp_path)
     with pytest.raises(UserError, match=r"'\.\./mine' cannot name a measurement"):
-        record.write("growth", "../mine", {"rows": []}, **FACTS, folder=tmp_path)
-    with pytest.raises(UserError, match=r"rows\.0\.rate is nan"):
-        write(tmp_path, {"rows": [{"rate": math.nan}]})
+        record.write("growth", "../mine", {}, **FACTS, folder=tmp_path)
+    with pytest.raises(UserError, match="rate is nan"):
+        write(tmp_path, table.figures("", "", rate=math.nan))
     assert not list(tmp_path.rglob("*.json"))
 
 
@@ -78,6 +81,7 @@ def test_names_of_hardware():
         ("Intel(R) Xeon(R) Processor", 1, "intel_xeon"),
     ):
         assert record.slug({"kind": kind, "count": count, "processes": 1}) == slug
+    assert record.slug(FACTS["hardware"] | {"instructions": "AVX-512"}) == "2_abacus_avx512"
 
 
 def test_every_measurement_in_the_repository_is_whole():

@@ -1,19 +1,17 @@
 """The model of a step's time: by hand, on steps of known pieces, and on the measured ones."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import record
 from benchmarks.scaling.chips import CHIPS, KINDS, run_on
 from benchmarks.scaling.fitting import fit, predictions
-from benchmarks.scaling.page import make_page
+from benchmarks.scaling.page import make_parts
 from benchmarks.scaling.step_time import Link, Machine, Network, Work
 
 NETWORK = Network(overhead=2e-3, image=1e-4, collectives=3, payload=1e6)
-NUMBERS = Path("benchmarks/scaling.json")
 
 
 def test_a_step_is_compute_plus_what_a_ring_sends():
@@ -79,8 +77,7 @@ def made():
                 if devices < 8:
                     add("processes", name, devices, rows, 1)
     pieces = {name: {"input": 5_000.0, "evaluation": 9_000.0, "save": 0.3} for name in networks}
-    facts = {"hardware": "abacus", "circumstances": "n = 3; today.", "command": "python"}
-    return {"cores": 2, "programs": programs, "pieces": pieces, **facts}
+    return {"cores": 2, "programs": programs, "pieces": pieces}
 
 
 def test_pieces_are_found_again_from_steps(made):
@@ -90,17 +87,19 @@ def test_pieces_are_found_again_from_steps(made):
     for program, seconds in predictions(made):
         assert seconds == pytest.approx(min(program["seconds"]), rel=0.06)
     assert machines["processes"].links[0].latency > machines["devices"].links[0].latency
-    page = make_page(made)
-    assert "| resnet/width 16 | 64 in all | 4 processes | 16 |" in page
-    assert page.count("| small_cnn |") == 2 * 6 + 1
+    facts = {"n": 3, "date": "today", "command": "python", "versions": {}}
+    hardware = {"kind": "abacus", "count": 2, "processes": 1}
+    parts = make_parts({"figures": made, "hardware": hardware, **facts})
+    assert "| resnet/width 16 | 64 in all | 4 processes | 16 |" in parts["steps"]
+    assert parts["steps"].count("| small_cnn |") == 2 * 6
+    assert parts["circumstances"].startswith("n = 3; 2 x abacus; today.")
 
 
 def test_the_model_reproduces_the_measured_steps_within_a_fifth():
-    if not NUMBERS.exists():
-        pytest.skip("nothing has been measured")
-    for program, seconds in predictions(json.loads(NUMBERS.read_text())):
-        about = {key: program[key] for key in ("network", "kind", "devices", "rows")}
-        assert seconds == pytest.approx(min(program["seconds"]), rel=0.2), about
+    for found in record.read("scaling"):
+        for program, seconds in predictions(found["figures"]):
+            about = {key: program[key] for key in ("network", "kind", "devices", "rows")}
+            assert seconds == pytest.approx(min(program["seconds"]), rel=0.2), about
 
 
 def test_chips_gain_ever_less_and_a_fixed_batch_does_not_scale():

@@ -1,4 +1,4 @@
-"""Trains a config, and again with one option of its recipe added or left out; writes a table.
+"""Trains a config, and again with one option of its recipe added or left out; records both.
 
 Example:
   python -m benchmarks.accuracy.ablation --workdir=runs/ablation --config=configs/resnet.py
@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks import children, table
+from benchmarks import children, record, table
 from fer_jax import cli
 from fer_jax.config import flatten
 from fer_jax.errors import UserError
@@ -55,11 +55,11 @@ def define_flags() -> None:
     cli.define_config("resnet", what="The recipe.")
     flags.DEFINE_string("workdir", None, "Folder with one run for each option.", required=True)
     flags.DEFINE_list("only", list(NAMES), "Options to try.")
-    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
+    record.define_flags()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains the missing runs, and prints and writes the table."""
+    """Trains the missing runs; prints and records the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     if unknown := [name for name in options.only if name not in NAMES]:
@@ -77,59 +77,49 @@ def main(arguments: Sequence[str]) -> None:
 
     # JAX may take a GPU's whole memory, so it starts after the last training.
     cli.set_up_jax()
-    page = make_page(
-        config,
-        workdir,
-        changes,
-        views="views" in options.only,
+    run = read_run(workdir / BASELINE)
+    found = record.keep(
+        "ablation",
+        make_figures(config, workdir, changes, views="views" in options.only),
         command=table.command("accuracy.ablation"),
+        seeds=[config.seed],
+        hardware=run["devices"],
+        versions=run["versions"],
     )
-    table.publish(page, options.output)
+    print(table.page(found))
 
 
-def make_page(
-    config: ConfigDict,
-    workdir: Path,
-    changes: Mapping[str, Change],
-    *,
-    views: bool,
-    command: str,
-) -> str:
-    """Evaluates trained runs, and returns the page as Markdown.
+def make_figures(
+    config: ConfigDict, workdir: Path, changes: Mapping[str, Change], *, views: bool
+) -> dict[str, Any]:
+    """Evaluates trained runs, and returns the figures.
 
     Args:
       config: the recipe.
       workdir: folder of the runs.
       changes: change of each run, by the name of the run and its folder.
       views: whether to evaluate the baseline through its other views too.
-      command: the command that is shown.
     """
     from fer_jax.inference.views import VIEWS
 
     splits = tuple(dict.fromkeys((config.validation_split, TEST_SPLIT)))
-    rows: list[list[str]] = []
-    facts: list[str] = []
+    rows: list[list[Any]] = []
     sizes: list[int] = []
     for name, change in changes.items():
         run = workdir / name
         accuracies, sizes = _evaluate(run, splits)
         seconds = read_history(run / METRICS)[-1]["seconds"]
-        rows.append([name, _describe(change, config), *accuracies, f"{seconds:,.0f}"])
-        run_facts = read_run(run)
-        versions = run_facts["versions"]
-        facts.append(table.hardware(run_facts["devices"]))
-        facts.append(", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "flax")))
+        rows.append([name, _describe(change, config), *accuracies, seconds])
     for other in [other for other in VIEWS if views and other != config.views]:
         accuracies, _ = _evaluate(workdir / BASELINE, splits, other)
-        rows.append(["views", _describe({"views": other}, config), *accuracies, ""])
-    text = (
+        rows.append(["views", _describe({"views": other}, config), *accuracies, None])
+    about = (
         f"Accuracy at the epoch that did best on {config.validation_split}; one run each, seed "
-        f"{config.seed}; ± is one standard error over the images. Seconds are those of training. "
-        f"{table.circumstances(*facts)}"
+        f"{config.seed}; ± is one standard error over the images. Seconds are those of training."
     )
-    of_splits = [f"{split} (n = {n:,}), %" for split, n in zip(splits, sizes, strict=True)]
-    lines = table.table(["option", "change", *of_splits, "seconds"], rows, words=2)
-    return table.page("One option at a time", text, command, lines)
+    of_splits = {f"{split} (n = {n:,}), %": ".2f" for split, n in zip(splits, sizes, strict=True)}
+    columns = {"option": "", "change": "", **of_splits, "seconds": ",.0f"}
+    return table.figures("One option at a time", about, table.make(columns, rows))
 
 
 def _other(name: str, config: ConfigDict) -> Change:
@@ -152,7 +142,7 @@ def _describe(change: Change, config: ConfigDict) -> str:
 
 def _evaluate(
     workdir: Path, splits: Sequence[str], views: str | None = None
-) -> tuple[list[str], list[int]]:
+) -> tuple[list[dict[str, float]], list[int]]:
     """Returns a run's accuracy and number of images on each split."""
     from fer_jax.data.records import find_data_dir, open_data_set
     from fer_jax.inference.trained import load_trained

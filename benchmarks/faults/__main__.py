@@ -1,7 +1,7 @@
 """Kills runs at random moments, starts them again, and compares them with unbroken runs.
 
 Example:
-  python -m benchmarks.faults --kills=50 --output=benchmarks/faults/faults.md
+  python -m benchmarks.faults --kills=50
 
 Each trial starts `python -m fer_jax.main` on drawn faces and gives it one to three faults, SIGKILL
 or, one time in four, SIGTERM. After each it starts the same command again. When the run has ended,
@@ -15,21 +15,20 @@ The exit status is 1 if any run differs. With --workdir its folder stays there. 
 """
 
 import itertools
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 
-from benchmarks import table
+from benchmarks import record, table
 from benchmarks.faults.phases import PHASES
 from benchmarks.faults.trial import KINDS, Fault, Reference, Trial, Trials, describe
 from fer_jax import cli
-from fer_jax.devices import device_kind
 from fer_jax.errors import UserError
 
 _AT_ONCE = 2
@@ -43,11 +42,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed of the moments and signals.", lower_bound=0)
     flags.DEFINE_list("kinds", list(KINDS), "Kinds of runs.")
     flags.DEFINE_string("workdir", None, "Folder for the runs; default: a temporary one.")
-    flags.DEFINE_string("output", None, "Markdown file to write the tables to.")
+    record.define_flags()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Makes the trials, and prints and writes the tables."""
+    """Makes the trials; prints and records the tables."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     if unknown := [kind for kind in options.kinds if kind not in KINDS]:
@@ -58,7 +57,14 @@ def main(arguments: Sequence[str]) -> None:
     jax.config.update("jax_platforms", "cpu")  # GPUs and TPUs are for the commands started here.
     with tempfile.TemporaryDirectory() as folder:
         trials = make_trials(Path(options.workdir or folder))
-    table.publish(make_page(trials, command=table.command("faults")), options.output)
+    found = record.keep(
+        "faults",
+        make_figures(trials),
+        command=table.command("faults"),
+        n=len(trials),
+        versions={name: version(name) for name in _PACKAGES},
+    )
+    print(table.page(found), *_problems(trials), sep="\n")
     if any(trial.problem for trial in trials):
         sys.exit(1)
 
@@ -84,46 +90,44 @@ def make_trials(folder: Path) -> list[Trial]:
     return trials
 
 
-def make_page(trials: Sequence[Trial], *, command: str) -> str:
-    """Returns the page as Markdown: a table of the kinds of runs, and one of the phases."""
+def make_figures(trials: Sequence[Trial]) -> dict[str, Any]:
+    """Returns a table of the kinds of runs, one of the phases, and what differed."""
     faults = [fault for trial in trials for fault in trial.faults]
     equal = sum(not trial.problem for trial in trials)
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    text = (
+    about = (
         f"{len(faults)} faults in {len(trials)} runs, {equal} of which ended equal to an unbroken "
         "run: parameters, optimiser state and input position of the latest checkpoint bit for bit, "
         "history (without times) and predictions. Seconds are from a SIGTERM to the end of the "
-        f"process. {table.circumstances(f'{os.cpu_count()} x {device_kind()}', versions)}"
+        "process."
     )
-    kinds = []
+    kinds: list[list[Any]] = []
     for kind in dict.fromkeys(trial.kind for trial in trials):
         own = [trial for trial in trials if trial.kind == kind]
         equal = sum(not trial.problem for trial in own)
         struck = [fault for trial in own for fault in trial.faults]
         hit = [phase for phase in PHASES if any(fault.phase == phase for fault in struck)]
-        kinds.append(
-            [kind, ", ".join(hit), str(len(own)), *_count(struck), f"{equal} of {len(own)}"]
-        )
-    phases = []
+        kinds.append([kind, ", ".join(hit), len(own), *_count(struck), f"{equal} of {len(own)}"])
+    phases: list[list[Any]] = []
     for phase in PHASES:
         struck = [fault for fault in faults if fault.phase == phase]
         terminated = [fault for fault in struck if fault.signal == "SIGTERM"]
         statuses = ", ".join(map(str, sorted({fault.status for fault in terminated})))
-        slowest = f"{max(fault.seconds for fault in terminated):.1f}" if terminated else ""
+        slowest = max((fault.seconds for fault in terminated), default=None)
         phases.append([phase, *_count(struck), statuses, slowest])
-    problems = [f"- {trial.kind}: {describe(trial)}" for trial in trials if trial.problem]
-    return table.page(
-        "Runs that were killed",
-        text,
-        command,
-        table.table(["run", "phases hit", "runs", *_SIGNALS, "equal"], kinds, words=2),
-        table.table(["phase", *_SIGNALS, "statuses", "slowest, s"], phases, words=1),
-        *([problems] if problems else []),
-    )
+    counts = dict.fromkeys(_SIGNALS, "d")
+    tables = [
+        table.make({"run": "", "phases hit": "", "runs": "d", **counts, "equal": ""}, kinds),
+        table.make({"phase": "", **counts, "statuses": "", "slowest, s": ".1f"}, phases),
+    ]
+    return table.figures("Runs that were killed", about, *tables, problems=_problems(trials))
 
 
-def _count(faults: Sequence[Fault]) -> list[str]:
-    return [str(sum(fault.signal == name for fault in faults)) for name in _SIGNALS]
+def _problems(trials: Sequence[Trial]) -> list[str]:
+    return [f"- {trial.kind}: {describe(trial)}" for trial in trials if trial.problem]
+
+
+def _count(faults: Sequence[Fault]) -> list[int]:
+    return [sum(fault.signal == name for fault in faults) for name in _SIGNALS]
 
 
 if __name__ == "__main__":

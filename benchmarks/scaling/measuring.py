@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import table
 from benchmarks.children import failure
 
 ROWS, BATCH = 32, 64
@@ -19,8 +18,10 @@ _GROUPS = (("devices", 1), ("devices", 2), ("devices", 4), ("devices", 8))
 _GROUPS += (("processes", 2), ("processes", 4))
 
 
-def measure(networks: Sequence[str], *, most: int, rounds: int, length: float) -> dict[str, Any]:
-    """Returns all numbers: `programs`, one mapping for each program, `pieces` and circumstances.
+def measure(
+    networks: Sequence[str], *, most: int, rounds: int, length: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns all numbers: `programs`, one mapping for each, `pieces` and `cores`; and hardware.
 
     A program has `network`, `kind` ("devices" of one process, or "processes"), `devices`, `rows` of
     each device, `members` (1, or as many as there are devices, which then exchange nothing),
@@ -35,10 +36,10 @@ def measure(networks: Sequence[str], *, most: int, rounds: int, length: float) -
     with contextlib.ExitStack() as stack:
         wanted = [(kind, count) for kind, count in _GROUPS if count <= most]
         groups = [stack.enter_context(_start(kind, count, networks)) for kind, count in wanted]
-        programs, kinds = [], []
+        programs, hardware = [], {}
         for (kind, count), workers in zip(wanted, groups, strict=True):
             facts = json.loads(_answers(workers)[0])
-            kinds.append(facts["hardware"].partition(" x ")[2])
+            hardware = hardware or facts["hardware"]
             for number, (asked, counted) in enumerate(
                 zip(_programs(kind, count, networks), facts["programs"], strict=True)
             ):
@@ -59,13 +60,8 @@ def measure(networks: Sequence[str], *, most: int, rounds: int, length: float) -
         {key: value for key, value in program.items() if key not in left_out}
         for program in programs
     ]
-    return {
-        "hardware": kinds[0],
-        "circumstances": table.circumstances(f"n = {rounds}"),
-        "cores": len(os.sched_getaffinity(0)),
-        "programs": kept,
-        "pieces": pieces,
-    }
+    cores = len(os.sched_getaffinity(0))
+    return {"cores": cores, "programs": kept, "pieces": pieces}, hardware
 
 
 def _programs(kind: str, count: int, networks: Sequence[str]) -> list[dict[str, Any]]:

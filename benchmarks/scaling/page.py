@@ -1,11 +1,9 @@
-"""The page and the picture of the measurements and of the model."""
+"""The tables and the picture of the measurements and of the model."""
 
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from benchmarks import table
 from benchmarks.scaling.chips import CHIPS, HOST_INPUT, KINDS, chip_network, rows_of_chips, run_on
@@ -14,69 +12,59 @@ from benchmarks.scaling.measuring import BATCH, ROWS
 from benchmarks.scaling.step_time import Network
 from fer_jax.errors import write_atomically
 
+_STEPS = (
+    *("network", "batch", "on", "rows of each", "images/s", "of the ideal"),
+    *("in collectives", "ms a step", "model, ms", "error"),
+)
+_PIECES = (
+    *("network", "overhead, ms", "µs an image", "collectives", "MB summed"),
+    *("input, images/s", "evaluation, images/s", "checkpoint, s"),
+)
+_CHIPS = (
+    *("chips", "limit", "number", "batch", "steps a pass", "images/s"),
+    *("of the ideal", "36 passes, s", "in all-reduce", "with evaluation, s"),
+)
 
-def make_page(found: Mapping[str, Any]) -> str:
-    """Returns the page of the numbers that `measuring.measure` returns."""
+
+def make_parts(record: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the tables and single figures of the page of a measurement, by name."""
+    found = record["figures"]
     networks, machines = fit(found)
     errors = [abs(predicted / min(p["seconds"]) - 1) for p, predicted in predictions(found)]
     collectives = resnet_collectives(found)
     h100 = next(iter(KINDS))
     chip = chip_network(KINDS[h100][0], collectives)
     alone = run_on(h100, 1, 128, collectives)[0]
+    links = (
+        [
+            kind,
+            f"{1e6 * link.latency:,.0f}",
+            "no limit" if link.rate == math.inf else f"{link.rate / 1e6:,.0f}",
+        ]
+        for kind, machine in machines.items()
+        for link in machine.links
+    )
     tables = {
-        "measured": table.table(
-            [
-                *("network", "batch", "on", "rows of each", "images/s", "of the ideal"),
-                *("in collectives", "ms a step", "model, ms", "error"),
-            ],
-            _measured(found),
-            words=3,
-        ),
-        "pieces": table.table(
-            [
-                *("network", "overhead, ms", "µs an image", "collectives", "MB summed"),
-                *("input, images/s", "evaluation, images/s", "checkpoint, s"),
-            ],
-            _pieces(found, networks),
-            words=1,
-        ),
-        "links": table.table(
-            ["between", "latency, µs", "MB/s"],
-            (
-                [
-                    kind,
-                    f"{1e6 * link.latency:,.0f}",
-                    "no limit" if link.rate == math.inf else f"{link.rate / 1e6:,.0f}",
-                ]
-                for kind, machine in machines.items()
-                for link in machine.links
-            ),
-            words=1,
-        ),
-        "chips": table.table(
-            [
-                *("chips", "limit", "number", "batch", "steps a pass", "images/s"),
-                *("of the ideal", "36 passes, s", "in all-reduce", "with evaluation, s"),
-            ],
-            rows_of_chips(collectives),
-            words=2,
-        ),
+        "steps": (3, _STEPS, _measured(found)),
+        "pieces": (1, _PIECES, _pieces(found, networks)),
+        "links": (1, ("between", "latency, µs", "MB/s"), links),
+        "chips": (2, _CHIPS, rows_of_chips(collectives)),
     }
-    template = jinja2.Template(
-        Path(__file__).with_name("scaling.md.jinja").read_text(),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return template.render(
-        **{name: "\n".join(lines) for name, lines in tables.items()},
-        **{key: found[key] for key in ("cores", "hardware", "circumstances", "command")},
-        collectives=collectives,
-        worst=f"{max(errors):.0%}",
-        overhead=f"{1e3 * chip.overhead:.2f}",
-        image=f"{1e6 * chip.image:.0f}",
-        input=f"{HOST_INPUT:,}",
-        alone=f"{sum(alone.values()):.0f}",
-    )
+    lines = {
+        name: table.lines(
+            table.make({h: "s" if k >= words else "" for k, h in enumerate(heads)}, rows)
+        )
+        for name, (words, heads, rows) in tables.items()
+    }
+    return {name: "\n".join(each) for name, each in lines.items()} | {
+        "circumstances": f"{table.circumstances(record)}\n\n    {record['command']}",
+        "collectives": str(collectives),
+        "error": f"{max(errors):.0%}",
+        "overhead": f"{1e3 * chip.overhead:.2f}",
+        "image": f"{1e6 * chip.image:.0f}",
+        "input": f"{HOST_INPUT:,}",
+        "alone": f"{sum(alone.values()):.0f}",
+    }
 
 
 def resnet_collectives(found: Mapping[str, Any]) -> int:

@@ -19,13 +19,12 @@ import numpy as np
 from jax._src import distributed
 from ml_collections import ConfigDict
 
+from benchmarks import record
 from benchmarks.speed.training import Training, Way, random_records
-from benchmarks.table import hardware
 from fer_jax import cli
 from fer_jax.config import load_config
 from fer_jax.data.augment import Augmentation
 from fer_jax.data.host_batches import training_batches
-from fer_jax.devices import describe_devices
 from fer_jax.training.checkpoints import CheckpointWriter
 
 _IMAGES = 2_000
@@ -58,7 +57,7 @@ def main(job: Mapping[str, Any]) -> None:
         )
         ways.append(Way(training, "host", meet=functools.partial(_meet, job, len(ways))))
         facts.append(_collectives(ways[-1].text()))
-    print(json.dumps({"programs": facts, "hardware": hardware(describe_devices())}), flush=True)
+    print(json.dumps({"programs": facts, "hardware": record.machine()}), flush=True)
     for line in sys.stdin:
         turn = json.loads(line)
         if "pieces" in turn:

@@ -1,8 +1,7 @@
-"""Times our training against PyTorch's and Keras's, in turn and in one run, and writes a table.
+"""Times our training against PyTorch's and Keras's, in turn and in one run, and records it.
 
 Example:
-  python -m benchmarks.speed --torch_python=torch_env/bin/python --keras_python=tf_env/bin/python \\
-      --output=benchmarks/speed/speed.md
+  python -m benchmarks.speed --torch_python=torch_env/bin/python --keras_python=tf_env/bin/python
 
 PyTorch and Keras on TensorFlow are peers, not dependencies: make an environment for each, and name
 its interpreter. A peer without an interpreter is listed as not measured.
@@ -18,14 +17,16 @@ and, for the smallest network, a row for eight members together. On a GPU PyTorc
 way to train. Ratios compare each row with our first row.
 """
 
+import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from benchmarks import table
+from benchmarks import record, table
 from benchmarks.speed import sides
 from benchmarks.speed.sides import Side, Turn, make_job, take_turns
 from fer_jax import cli
@@ -33,10 +34,11 @@ from fer_jax import cli
 _MEMBERS = {"small_cnn": 8}
 """Number of members that an additional row of ours trains together on a GPU or TPU, by network."""
 
-_HEADINGS = (
-    *("network", "framework", "n", "step", "ratio", "end to end", "ratio", "of step"),
-    *("first step, s", "peak MiB", "GFLOP/s", "of peak"),
-)
+_COLUMNS = {
+    **{"network": "", "framework": "", "n": "d", "step": ",.0f", "step ratio": ".2f"},
+    **{"end to end": ",.0f", "end-to-end ratio": ".2f", "of step": ".0%", "first step, s": ".1f"},
+    **{"peak MiB": ",.0f", "GFLOP/s": ",.0f", "of peak": ".1%"},
+}
 
 
 def define_flags() -> None:
@@ -48,7 +50,7 @@ def define_flags() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Times all sides in turn on each network, and prints and writes the table."""
+    """Times all sides in turn on each network; records and prints the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     folder = Path(__file__).parent
@@ -69,66 +71,61 @@ def main(arguments: Sequence[str]) -> None:
     for names in [list(jobs)] if options.at_once else [[name] for name in jobs]:
         group = {(name, side): Side(there[side], jobs[name]) for name in names for side in there}
         turns |= take_turns(group, options.rounds)
-    page = make_page(
-        {name: {side: turns.get((name, side), []) for side in commands} for name in jobs},
+    by_network = {name: {side: turns.get((name, side), []) for side in commands} for name in jobs}
+    first = [taken[0] for taken in turns.values()]
+    (hardware,) = {json.dumps(turn["hardware"]) for turn in first if "hardware" in turn}
+    found = record.keep(
+        "speed",
+        make_figures(by_network, batch_size=size, at_once=options.at_once),
         command=table.command("speed"),
-        batch_size=size,
-        at_once=options.at_once,
+        n=options.rounds,
+        hardware=json.loads(hardware),
+        versions=sides.versions(first),
     )
-    table.publish(page, options.output)
+    print(table.page(found))
 
 
-def make_page(
-    turns: Mapping[str, Mapping[str, Sequence[Turn]]],
-    *,
-    command: str,
-    batch_size: int,
-    at_once: bool = False,
-) -> str:
-    """Returns the page, as Markdown, from each side's turns on each network; "fer_jax" is ours."""
-    first = {
-        side: taken[0] for by_side in turns.values() for side, taken in by_side.items() if taken
-    }
-    ours = first["fer_jax"]
+def make_figures(
+    turns: Mapping[str, Mapping[str, Sequence[Turn]]], *, batch_size: int, at_once: bool = False
+) -> dict[str, Any]:
+    """Returns the figures of each side's turns on each network; "fer_jax" is ours."""
+    ours = next(iter(turns.values()))["fer_jax"][0]
     beside = ", while the other networks compile too" if at_once else ""
-    circumstances = table.circumstances(
-        *(turn["version"] for turn in first.values()), ours["hardware"]
-    )
-    text = (
+    about = (
         f"Images/s: median of n turns (least to most), batches of {batch_size}, Adam, "
         f"{ours['dtype']}. A ratio is fer_jax's rate divided by the row's, in neighbouring turns. "
         "`of step` is the end-to-end rate divided by the step's. The first step includes "
         f"compilation, without a cache{beside}. GFLOP/s are the network's: three times those of "
         "its forward pass, as XLA counts them, at the step's rate. The peak is "
-        f"{ours['peak']}. Peak memory is {ours['memory']}. {circumstances}"
+        f"{ours['peak']}. Peak memory is {ours['memory']}."
     )
-    rows = []
+    rows: list[list[Any]] = []
     for network, by_side in turns.items():
         for side, taken in by_side.items():
             if not taken:
-                rows.append([network, side, "0", "not measured", *[""] * (len(_HEADINGS) - 4)])
+                rows.append([network, side, 0, "not measured", *[None] * (len(_COLUMNS) - 4)])
             for row in taken[0]["rows"] if taken else ():
                 rows.append([network, row, *_cells(row, by_side["fer_jax"], taken)])
     title = "Speed of training, side by side"
-    return table.page(title, text, command, table.table(_HEADINGS, rows, words=2))
+    return table.figures(title, about, table.make(_COLUMNS, rows), batch_size=batch_size)
 
 
-def _cells(row: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> list[str]:
+def _cells(row: str, ours: Sequence[Turn], theirs: Sequence[Turn]) -> list[Any]:
     figures = [turn["rows"][row] for turn in theirs]
     baseline = [next(iter(turn["rows"].values())) for turn in ours]
-    cells = [str(len(theirs))]
+    cells: list[Any] = [len(theirs)]
     for key in ("step", "end_to_end"):
         rates = [figure[key] for figure in figures]
-        cells.append(table.median(rates))
-        cells.append(table.median_ratio([figure[key] for figure in baseline], rates))
-    cells.append(f"{statistics.median(f['end_to_end'] / f['step'] for f in figures):.0%}")
-    cells.append(f"{statistics.median(figure['first_step'] for figure in figures):.1f}")
+        cells.append(table.spread(rates))
+        cells.append(table.ratio([figure[key] for figure in baseline], rates))
+    cells.append(statistics.median(f["end_to_end"] / f["step"] for f in figures))
+    cells.append(statistics.median(figure["first_step"] for figure in figures))
     peaks_mib = [figure["peak_mib"] for figure in figures]
-    cells.append(f"{statistics.median(peaks_mib):,.0f}" if all(peaks_mib) else "not known")
+    cells.append(statistics.median(peaks_mib) if all(peaks_mib) else "not known")
     flops = ours[0]["flops_per_image"] * statistics.median(figure["step"] for figure in figures)
     peaks = [turn["peak_flops"] for turn in ours]
-    cells.append(f"{flops / 1e9:,.0f}")
-    return [*cells, f"{flops / statistics.median(peaks):.1%}" if all(peaks) else "not known"]
+    share = flops / statistics.median(peaks) if all(peaks) else "not known"
+    return [*cells, flops / 1e9, share]
 
 
 if __name__ == "__main__":

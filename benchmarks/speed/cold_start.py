@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.table import circumstances, command, hardware, page, publish, table
+from benchmarks import record, table
 from fer_jax import cli
 from fer_jax.errors import UserError
 
@@ -51,11 +51,11 @@ def define_flags() -> None:
     cli.define_path("picture", "Picture of a face.", required=True)
     flags.DEFINE_string("fer_python", None, "Python with fer and TensorFlow; none: no such row.")
     flags.DEFINE_integer("n", 5, "Turns.", lower_bound=1)
-    flags.DEFINE_string("output", None, "Page to write.")
+    record.define_flags()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints a page of Markdown."""
+    """Times the sides in turn; prints and records the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     picture = str(options.picture)
@@ -80,19 +80,19 @@ def main(arguments: Sequence[str]) -> None:
                 _run(side)
                 if turn:
                     seconds[name].append(time.perf_counter() - started)
-    rows = [
-        [name, f"{sorted(times)[len(times) // 2]:.2f}", f"{min(times):.2f} to {max(times):.2f}"]
-        for name, times in seconds.items()
-    ]
+    rows = [[name, table.spread(times)] for name, times in seconds.items()]
     cli.set_up_jax()
-    from fer_jax.devices import describe_devices
-
-    text = (
-        "Seconds from the command to the label of one picture, with warm caches, in turn, "
-        f"n = {options.n}. " + circumstances(hardware(describe_devices()))
+    about = (
+        "Seconds from the command to the label of one picture, with warm caches, in turn: median "
+        "(least to most)."
     )
-    body = table(["command", "median", "least to greatest"], rows, words=1)
-    publish(page("Cold start", text, command("speed.cold_start"), body), options.output)
+    found = record.keep(
+        "cold_start",
+        table.figures("Cold start", about, table.make({"command": "", "seconds": ".2f"}, rows)),
+        command=table.command("speed.cold_start"),
+        n=options.n,
+    )
+    print(table.page(found))
 
 
 def _run(arguments: Sequence[str]) -> str:

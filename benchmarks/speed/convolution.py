@@ -1,8 +1,8 @@
 """Times a training step on a CPU with each choice of convolution, in turn in one process.
 
 Example:
-  python -m benchmarks.speed.convolution --output=benchmarks/speed/convolution.md
-  python -m benchmarks.speed.convolution --configs=efficientnet,convnext
+  python -m benchmarks.speed.convolution
+  python -m benchmarks.speed.convolution --configs=efficientnet,convnext --name=depthwise
 
 The first choice is XLA's own convolution. The second uses oneDNN's kernels. The third adds our
 forms of the gradients, and the fourth adds Winograd's algorithm where it saves multiplications.
@@ -13,10 +13,11 @@ two steps, and only the second step is timed, because its memory is warm.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from benchmarks import table
+from benchmarks import record, table
 from fer_jax import cli
 from fer_jax.config import load_config
 
@@ -24,6 +25,7 @@ CONFIGS = (
     *("published/small_cnn", "published/medium_cnn", "published/large_cnn"),
     *("published/three_emotions", "resnet"),
 )
+_COLUMNS = {"network": "", "convolutions": "", "images/s": ",.0f", "speed-up": ".2f"}
 CHOICES = {
     "XLA's own": (False, (), "float32"),
     "oneDNN": (True, (), "float32"),
@@ -39,41 +41,37 @@ def define_flags() -> None:
     flags.DEFINE_list("configs", list(CONFIGS), "Networks to time: names or files of configs.")
     flags.DEFINE_integer("steps", 20, "Number of timed steps of each choice.")
     flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
-    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
+    record.define_flags()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Times all choices, prints the table and writes it."""
+    """Times all choices; prints and records the table."""
     cli.refuse_arguments(arguments)
     options = flags.FLAGS
     for name in options.configs:
         load_config(name)  # A wrong name is reported at once.
     cli.use_huge_pages()
     cli.set_up_jax()
-    import jax
-
-    from fer_jax.devices import describe_devices
-
-    rows = []
+    rows: list[list[Any]] = []
     for name in options.configs:
         for row in measure(name, steps=options.steps, batch_size=options.batch_size):
             rows.append([Path(name).stem, *row])
-            print(table.row(rows[-1]), flush=True)
-    circumstances = table.circumstances(
-        f"jax {jax.__version__}", table.hardware(describe_devices())
+            print(*rows[-1], flush=True)
+    about = (
+        f"Images/s of whole training steps of {options.batch_size} images: median of n steps "
+        "(least to most). The speed-up is over the first row's step in the same turn, again the "
+        "median."
     )
-    text = (
-        f"Images/s of whole training steps of {options.batch_size} images: median of "
-        f"n = {options.steps} (least to most). The speed-up is over the first row's step in the "
-        f"same turn, again the median. {circumstances}"
+    found = record.keep(
+        "convolution",
+        table.figures("Convolutions on a CPU", about, table.make(_COLUMNS, rows)),
+        command=table.command("speed.convolution"),
+        n=options.steps,
     )
-    headings = ("network", "convolutions", "images/s", "speed-up")
-    lines = table.table(headings, rows, words=2)
-    page = table.page("Convolutions on a CPU", text, table.command("speed.convolution"), lines)
-    table.publish(page, options.output)
+    print(table.page(found))
 
 
-def measure(name: str, *, steps: int, batch_size: int) -> Iterator[tuple[str, str, str]]:
+def measure(name: str, *, steps: int, batch_size: int) -> Iterator[tuple[str, dict, float]]:
     """Yields choice, images/s and speed-up over the first choice, for one network."""
     from benchmarks.speed.training import Training, Way
     from fer_jax.devices import supported_dtype
@@ -98,7 +96,7 @@ def measure(name: str, *, steps: int, batch_size: int) -> Iterator[tuple[str, st
     first = next(iter(seconds.values()))
     for choice, own in seconds.items():
         rates = [batch_size / each for each in own]
-        yield choice, table.median(rates), table.median_ratio(first, own)
+        yield choice, table.spread(rates), table.ratio(first, own)
 
 
 if __name__ == "__main__":

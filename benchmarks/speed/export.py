@@ -1,58 +1,59 @@
 """Times onnxruntime on exported networks beside the jitted networks, in turn, on a CPU.
 
 Example:
-  python -m benchmarks.speed.export --output=benchmarks/speed/export.md
+  python -m benchmarks.speed.export
 
 Each config's network has random weights, which take as long as trained ones. Both sides get the
 same images, compute in float32 and use all cores.
 """
 
 import functools
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from benchmarks import table
+from benchmarks import record, table
 from fer_jax import cli
 
-_HEADINGS = ("network", "batch", "jax, ms", "onnxruntime, ms", "ratio")
-_HEADINGS += ("jax, CPU ms", "onnxruntime, CPU ms", "ratio")
+_COLUMNS = {
+    **{"network": "", "batch": ",", "jax, ms": ",.1f", "onnxruntime, ms": ",.1f", "ratio": ".2f"},
+    **{"jax, CPU ms": ",.1f", "onnxruntime, CPU ms": ",.1f", "ratio of CPU ms": ".2f"},
+}
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Times each network at each batch size, and prints and writes the table."""
+    """Times each network at each batch size; prints and records the table."""
     cli.refuse_arguments(arguments)
     cli.set_up_jax()
     import jax
     import onnxruntime
 
-    from fer_jax.devices import describe_devices
-
     options = flags.FLAGS
-    rows = []
+    rows: list[list[Any]] = []
     for config in options.configs:
         for batch, jitted, exported in _time_network(
             config, [int(batch) for batch in options.batches], options.turns
         ):
-            row = [Path(config).stem, str(batch)]
+            row = [Path(config).stem, batch]
             for theirs, ours in zip(jitted, exported, strict=True):
-                row += [_cell(theirs), _cell(ours), f"{min(theirs) / min(ours):.2f}"]
+                row += [table.spread(theirs), table.spread(ours), min(theirs) / min(ours)]
             rows.append(row)
-    text = (
-        f"Milliseconds a batch, by the clock and of all cores: the least of n = {options.turns} "
-        "turns (median). A ratio above 1 means that onnxruntime takes less than the jitted "
-        "network, by the least times. onnxruntime's threads do not spin while they wait. "
-        + table.circumstances(
-            f"jax {jax.__version__}, onnxruntime {onnxruntime.__version__}",
-            table.hardware(describe_devices()),
-        )
+    about = (
+        "Milliseconds a batch, by the clock and of all cores: median of n turns (least to most). A "
+        "ratio above 1 means that onnxruntime takes less than the jitted network, by the least "
+        "times. onnxruntime's threads do not spin while they wait."
     )
-    lines = table.table(_HEADINGS, rows, words=1)
-    command = table.command("speed.export")
-    table.publish(table.page("Exported networks on a CPU", text, command, lines), options.output)
+    found = record.keep(
+        "export",
+        table.figures("Exported networks on a CPU", about, table.make(_COLUMNS, rows)),
+        command=table.command("speed.export"),
+        n=options.turns,
+        versions={"jax": jax.__version__, "onnxruntime": onnxruntime.__version__},
+    )
+    print(table.page(found))
 
 
 Times = tuple[list[float], list[float]]
@@ -125,17 +126,13 @@ def _take_turns(functions: Sequence[Callable[[], object]], turns: int) -> list[T
     return times
 
 
-def _cell(times: Sequence[float]) -> str:
-    return f"{min(times):,.1f} ({statistics.median(times):,.1f})"
-
-
 def define_flags() -> None:
     """Defines --configs and the other flags."""
     configs = ["published/small_cnn", "cnn", "resnet_cpu", "resnet", "densenet", "efficientnet"]
     flags.DEFINE_list("configs", [*configs, "convnext"], "Configs of the networks.")
     flags.DEFINE_list("batches", ["1", "64"], "Images in a batch.")
     flags.DEFINE_integer("turns", 10, "Turns of each side.", lower_bound=1)
-    cli.define_path("output", "Page to write.")
+    record.define_flags()
 
 
 if __name__ == "__main__":

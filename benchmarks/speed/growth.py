@@ -1,7 +1,7 @@
 """Measures time per image by amount of data and by batch size.
 
 Example:
-  python -m benchmarks.speed.growth --output=benchmarks/speed/growth.md
+  python -m benchmarks.speed.growth
 
 The small CNN is timed on random images in memory, drawn and augmented as in training. The first
 table has more and more data, in batches of 64. The second has larger and larger batches, of as many
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
-from benchmarks import table
+from benchmarks import record, table
 from fer_jax import cli
 from fer_jax.config import load_config
 from fer_jax.data.contract import PUBLISHED_COUNTS
@@ -27,40 +27,38 @@ Times = Mapping[int, Sequence[float]]
 
 
 def define_flags() -> None:
-    """Defines --output and the other flags."""
-    flags.DEFINE_string("output", None, "Markdown file to write the tables to.")
+    """Defines --rounds and the other flags."""
+    record.define_flags()
     flags.DEFINE_integer("rounds", 3, "Number of timings of each size.")
     flags.DEFINE_float("seconds", 5.0, "Length of each timing.")
     flags.DEFINE_enum("input", "host", ["host", "device"], "Where batches come from.")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures, and prints and writes the tables."""
+    """Measures; prints and records the tables."""
     cli.refuse_arguments(arguments)
     cli.use_huge_pages()
     cli.set_up_jax()
-    from fer_jax.devices import describe_devices
-
     options = flags.FLAGS
     images = sum(PUBLISHED_COUNTS["train"])
     by_data = _time(_TIMES, lambda times: (times * images, 64))
     by_batch = _time(_BATCH_SIZES, lambda size: (images, size))
 
-    hardware = table.hardware(describe_devices())
-    text = (
-        f"Microseconds per image: median of n = {options.rounds} (least to most), `{_CONFIG}`, "
-        f"input = {options.input}; {table.circumstances(hardware)}"
-    )
-    blocks = [
-        table.table(
-            [title, "µs per image"],
-            [[f"{size:,}", table.median(taken)] for size, taken in times.items()],
-            words=0,
+    about = f"Microseconds per image: median (least to most), `{_CONFIG}`, input = {options.input}."
+    tables = [
+        table.make(
+            {title: ",", "µs per image": ",.0f"},
+            ([size, table.spread(taken)] for size, taken in times.items()),
         )
         for title, times in (("times FER-2013", by_data), ("images in a batch", by_batch))
     ]
-    page = table.page("Growth of training", text, table.command("speed.growth"), *blocks)
-    table.publish(page, options.output)
+    found = record.keep(
+        "growth",
+        table.figures("Growth of training", about, *tables),
+        command=table.command("speed.growth"),
+        n=options.rounds,
+    )
+    print(table.page(found))
 
 
 def _time(sizes: Sequence[int], arguments: Callable[[int], tuple[int, int]]) -> Times:

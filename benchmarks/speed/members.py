@@ -1,25 +1,39 @@
-"""Times steps of several members on this machine: `members.md` has the figures.
+"""Times steps of several members on this machine, and records them.
 
 Example:
-  python -m benchmarks.speed.members 8
-  python -m benchmarks.speed.members 1 "learning_rate=1e-3,3e-4;weight_decay=0,1e-4;mixup=0,0.2"
+  python -m benchmarks.speed.members --name=8 8
+  python -m benchmarks.speed.members --name=sweep 1 "learning_rate=1e-3,3e-4;mixup=0,0.2"
 """
 
 import resource
-import sys
 import time
+from collections.abc import Sequence
 
 import jax
 
+from benchmarks import record, table
 from benchmarks.speed.training import Training, Way
 from fer_jax import cli
 from fer_jax.config import load_config
+from fer_jax.errors import UserError
 
 CALLS = 5
+_COLUMNS = {
+    **{"members": ",", "sweep": "", "start, s": ".1f", "start, CPU s": ".1f"},
+    **{"a member's step, ms": ".1f", "a member's step, CPU ms": ".1f"},
+}
 
 
-def main(members: int, sweep: str = "") -> None:
-    """Prints wall and CPU seconds to compile, and CPU milliseconds of a member's step."""
+def define_flags() -> None:
+    """Defines the flags."""
+    record.define_flags()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Times and records seconds to compile, and milliseconds of a member's step."""
+    if not arguments or not arguments[0].isdecimal() or len(arguments) > 2:
+        raise UserError("give the number of members, and perhaps a sweep")
+    members, sweep = int(arguments[0]), "".join(arguments[1:])
     cli.use_huge_pages()
     cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)
@@ -36,12 +50,20 @@ def main(members: int, sweep: str = "") -> None:
         before = _cpu_seconds()
         walls.append(way.call(repeat=True) / training.members.count)
         steps.append((_cpu_seconds() - before) / training.members.count)
-    print(
-        f"{training.members.count} members on {training.members.mesh.size} devices: start "
-        f"{wall:.1f} s, {cpu:.1f} CPU s; a member's step {1e3 * min(walls):.1f} ms, "
-        f"{1e3 * min(steps):.1f} CPU ms (minimum of {CALLS})",
-        flush=True,
+    count = training.members.count
+    about = (
+        "Steps of `published/small_cnn`, batch 64 each, host input with repeated batches. Start: "
+        "seconds to draw the states, compile and take the first step, with no compilation cache. "
+        "A member's step: the least of n steps of all members, divided by their number."
     )
+    row = [count, sweep or "none", wall, cpu, 1e3 * min(walls), 1e3 * min(steps)]
+    found = record.keep(
+        "members",
+        table.figures("Members of a CPU run", about, table.make(_COLUMNS, [row])),
+        command=table.command("speed.members"),
+        n=CALLS,
+    )
+    print(table.page(found))
 
 
 def _cpu_seconds() -> float:
@@ -50,4 +72,4 @@ def _cpu_seconds() -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *sys.argv[2:])
+    cli.run(main, define_flags)

@@ -9,11 +9,12 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
+from benchmarks import record
 from benchmarks.children import failure
 from fer_jax.config import load_config
 from fer_jax.errors import UserError
@@ -34,7 +35,7 @@ def define_flags(*, seconds: float) -> None:
     flags.DEFINE_integer("rounds", 3, "Number of turns of each side.")
     flags.DEFINE_float("seconds", seconds, "Length of each of the two timings of a turn.")
     flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
-    flags.DEFINE_string("output", None, "Markdown file to write the table to.")
+    record.define_flags()
 
 
 class Side(NamedTuple):
@@ -80,6 +81,12 @@ def take_turns(
             turns[name].append(process.take_turn())
             print(*name, json.dumps(turns[name][-1]), flush=True)
     return turns
+
+
+def versions(turns: Iterable[Turn]) -> dict[str, str]:
+    """Returns what was timed, such as {"fer_jax on jax": "0.12.0"}."""
+    parts = (turn["version"].rpartition(" ") for turn in turns)
+    return {name: number for name, _, number in parts}
 
 
 class _Process:

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from benchmarks import record
 from benchmarks.speed.training import Training, Way, forward_flops
-from benchmarks.table import hardware
 from fer_jax import cli
 from fer_jax.config import load_config
-from fer_jax.devices import describe_devices, replicated, split_over_devices
+from fer_jax.devices import replicated, split_over_devices
 
 IMAGES = 20_000
 
@@ -51,7 +51,7 @@ def main(job: Mapping[str, Any]) -> None:
     facts = {
         "version": f"fer_jax on jax {jax.__version__}",
         "dtype": config.dtype,
-        "hardware": hardware(describe_devices()),
+        "hardware": record.machine(),
         "flops_per_image": 3 * forward_flops(config, size) / size,
     }
     print("ready", flush=True)

@@ -1,0 +1,1 @@
+"""Makes the tables and figures of pages from the record."""

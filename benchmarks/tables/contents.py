@@ -1,0 +1,62 @@
+"""What each marked part of a page contains, by its name."""
+
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import record, table
+from benchmarks.scaling.page import make_parts
+from benchmarks.tables import accuracy, speed
+from fer_jax.config import suggest
+from fer_jax.errors import UserError
+
+CONTENTS: dict[str, Callable[[Path], str]] = {
+    "accuracy/readme": accuracy.readme,
+    "accuracy/ours": accuracy.ours,
+    "accuracy/published": accuracy.published,
+    "accuracy/views": accuracy.views,
+    "accuracy/systems": accuracy.systems,
+    "accuracy/ready": functools.partial(accuracy.one, "ready"),
+    "accuracy/classes": functools.partial(accuracy.classes, "ready"),
+    "speed/cpu": functools.partial(speed.cpu, "2_amd_epyc_avx512"),
+    "speed/gpu": functools.partial(speed.gpu, "nvidia_h100"),
+}
+"""Parts of several measurements, or of some of their figures."""
+
+
+def make(name: str, results: Path) -> str:
+    """Returns the text of a part: of `CONTENTS`, of all measurements of a kind, or of one of them.
+
+    Args:
+      name: a key of `CONTENTS`, a kind such as "growth", or a kind and a name.
+      results: folder of the record.
+
+    Raises:
+      UserError: there is no such part.
+    """
+    if name in CONTENTS:
+        return CONTENTS[name](results)
+    kind, _, one = name.partition("/")
+    if kind == "scaling" and (found := record.read(kind, results)):
+        parts = make_parts(found[0])
+        if one in parts:
+            return parts[one]
+    found = record.read(kind, results) if record.KINDS.get(kind) == record.PAGE else []
+    if found := [each for each in found if not one or each["name"] == one]:
+        return "\n\n".join(map(table.page, found))
+    raise UserError(f"there is no table {name!r}{suggest(name, dict.fromkeys(CONTENTS))}")
+
+
+def measured(text: str, config: str, results: Path) -> str:
+    """Returns the text of a config's file with the line "Measured: ..." made anew."""
+    found = accuracy.of_config(config, results)
+    what = "not yet"
+    if found:
+        best = found[0]
+        accuracies = accuracy.scores(best, accuracy.SPLIT, "accuracy")
+        seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
+        what = f"{accuracy.mean(accuracies)} % of {accuracy.SPLIT} ({seeds})"
+        if took := accuracy.seconds(best):
+            what += f", {took} on {table.hardware(best['hardware'])}"
+    return re.sub(r"^Measured: .*$", f"Measured: {what}.", text, flags=re.MULTILINE)
