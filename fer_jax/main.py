@@ -8,7 +8,7 @@ Example:
   python -m fer_jax.main --config=configs/resnet.py --config.batch_size=256
 
 It leaves in the workdir: config.json, checkpoints/ (the latest and the best), metrics.jsonl,
-report.html, figures/, TensorBoard's events and eval/ with the validation split.
+resources.json, report.html, figures/, TensorBoard's events and eval/ with the validation split.
 
 Several hosts run the same command, with --coordinator_address=auto on a TPU pod or under SLURM.
 Only process 0 uses the workdir and prints. See launch/README.md.
@@ -70,10 +70,14 @@ def main(arguments: Sequence[str]) -> None:
     worker.join()
 
     # Imported here: a wrong flag is reported at once.
+    import jax
+
     from fer_jax.reporting.report import print_report
     from fer_jax.train import train
+    from fer_jax.training.resources import Clock, command_start
 
-    report = train(options.config, workdir)["report"]
+    clock = Clock(command_start())
+    report = train(options.config, workdir, clock=clock)["report"]
     if report is not None:
         print_report(report, f"best checkpoint, {options.config.validation_split}")
         print(f"\neverything is in {workdir}")
@@ -81,6 +85,8 @@ def main(arguments: Sequence[str]) -> None:
             f"for TensorBoard: tensorboard --logdir {shlex.quote(str(workdir))}, "
             "after `uv tool install tensorboard` or `pip install tensorboard`"
         )
+    if jax.process_index() == 0:
+        print(f"\n{clock}")
 
 
 def _facts(config: ConfigDict) -> dict[str, Any]:

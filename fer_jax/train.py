@@ -44,6 +44,7 @@ from fer_jax.training.memory import check_memory
 from fer_jax.training.mirror import mirrored
 from fer_jax.training.optimizer import create_optimizer, create_plateau, create_schedule
 from fer_jax.training.programs import Programs
+from fer_jax.training.resources import Clock
 from fer_jax.training.run import (
     Run,
     finish_ensemble,
@@ -67,12 +68,15 @@ from fer_jax.workdir import PAGE, PROFILE, recorded_data_dir
 
 @memory_errors("give a smaller batch_size, eval_batch_size or network")
 @mirrored
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: str | os.PathLike, *, clock: Clock | None = None
+) -> dict[str, Any]:
     """Trains a config, or resumes its run, and writes everything into `workdir`.
 
     Args:
       config: every knob, see `fer_jax/config.py`.
       workdir: a new folder, or the folder of a run of the same config; a path or a URL.
+      clock: clock of the command, for resources.json; default: one that starts now.
 
     Returns:
       A mapping with `history`, one mapping per epoch as in metrics.jsonl; `best_step`, the step of
@@ -85,13 +89,16 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
       UserError: config, data or workdir cannot be used, or a loss was not finite.
       Stopped: stopped by a signal, after saving. It is a SystemExit with status 75.
     """
+    clock = clock or Clock()
     check(config)
     choose_views(config.views)
+    clock.begin("devices")
     if jax.process_count() > 1 and not worker.is_worker():
         raise UserError("several processes need `python -m fer_jax.main`; start it on each")
     workdir = Path(workdir)
 
     # 1. Data.
+    clock.begin("records")
     recorded = worker.share("recorded data", lambda: recorded_data_dir(workdir))
     data_dir = find_data_dir(config.data_dir, recorded)
     prepare_if_missing(data_dir, config.data_source)
@@ -126,6 +133,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
 
     # 2. Network and optimiser on the devices, for one member or several.
+    clock.begin("network")
     configs = member_configs(config)
     mesh = create_mesh(
         *(config.batch_size, config.eval_batch_size),
@@ -167,6 +175,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         runs = open_runs(stack, workdir, config, configs, data)
 
         # 4. Compiled functions.
+        clock.begin("compilation")
         weights = class_weights(training.labels, len(data.classes), balance=config.balance_classes)
         distillation = teachers.distillation(
             weight=config.distillation.weight, temperature=config.distillation.temperature
@@ -195,8 +204,11 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
         programs = Programs(train_step, state, source, members, ahead=ahead, constants=constants)
         # On CPUs processes have 30 seconds to connect for a program; a slow one may still compile.
         worker.gather("compiled", None)
+        clock.begin("restoring")
         state = _restore(runs, state, source, members)
         step = int(members.pick(state.step, 0))
+        if step:
+            clock.resume(workdir)
         origin = ""
         if not step:
             initialize, origin = choose_initial_weights(config, data.classes)
@@ -243,6 +255,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
             while not all(run.finished for run in runs):
                 epoch += 1
                 first_step, started, stop = step, time.perf_counter(), False
+                clock.begin("training")
                 while step < epoch * steps_per_epoch:
                     every = config.checkpoint_every_steps or steps_per_epoch
                     save_at = min(epoch * steps_per_epoch, (step // every + 1) * every)
@@ -255,16 +268,20 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                     if (stop or step == save_at) and step < epoch * steps_per_epoch:
                         losses.check_all()
                         interruption.answer()
+                        clock.begin("saving")
                         seconds = time.perf_counter() - started
                         for k, (run, position) in enumerate(
                             zip(runs, source.positions(), strict=True)
                         ):
                             run.save(members.pick(state, k), position, seconds=seconds)
+                        clock.write(workdir)
+                        clock.begin("training")
                         if stop:
                             raise Stopped(f"stopped at step {step}; the same command goes on there")
                 losses.check_all()
                 seconds = time.perf_counter() - started
 
+                clock.begin("evaluation")
                 numbers = []
                 for k in range(members.count):
                     member = members.pick(state, k)
@@ -287,12 +304,14 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 losses.check_all()
                 state = end_epoch(state, val_losses)
                 interruption.answer()
+                clock.begin("saving")
                 for k, (run, position) in enumerate(zip(runs, source.positions(), strict=True)):
                     member = members.pick(state, k)
                     if run.finished:  # It stopped early; saved so that all resume at one step.
                         run.save(member, position, seconds=0.0)
                     else:
                         run.add_epoch(member, position, seconds=seconds, **numbers[k])
+                clock.write(workdir)
                 best = members.count == 1 and runs[0].best is runs[0].history[-1]
                 table.add(mean_epoch(numbers), best=best)
                 if stop or interruption.asked():
@@ -301,15 +320,22 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
                 run.checkpoints.wait()
 
         # 6. Evaluation and pictures of the best checkpoint.
+        clock.begin("reports")
+        clock.write(workdir)
         member = members.pick(state, 0)
         results, probabilities = zip(
             *(run.finish(member, predict, validation, training) for run in runs), strict=True
         )
         if members.count == 1:
-            return results[0]
-        if config.sweep:
-            return finish_sweep(workdir, config, results)
-        return finish_ensemble(workdir, config, data, results, probabilities, validation, training)
+            result = results[0]
+        elif config.sweep:
+            result = finish_sweep(workdir, config, results)
+        else:
+            result = finish_ensemble(
+                workdir, config, data, results, probabilities, validation, training
+            )
+        clock.write(workdir)
+        return result
 
 
 def class_weights(

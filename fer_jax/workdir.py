@@ -2,6 +2,7 @@
 
 config.json       config, versions, devices and data
 metrics.jsonl     history, one object for each epoch
+resources.json    seconds of each phase, over all starts, and peak memory; an ensemble's has its own
 checkpoints/ figures/ profile/ report.html
 eval/<split>/     one evaluation: report.json, predictions.csv, report.html, pictures
 eval/<split>+…/   one of other data, views or checkpoints than the run's own
@@ -30,6 +31,7 @@ from fer_jax.errors import UserError, write_atomically
 from fer_jax.sweep import parse_sweep
 
 CONFIG, METRICS, PAGE = "config.json", "metrics.jsonl", "report.html"
+RESOURCES = "resources.json"
 SWEEP = "sweep.json"
 CHECKPOINTS, FIGURES, PROFILE = "checkpoints", "figures", "profile"
 WEIGHTS = "model.safetensors"
@@ -183,6 +185,22 @@ def read_history(path: str | os.PathLike) -> list[dict[str, Any]]:
     return history
 
 
+def read_resources(workdir: Path) -> dict[str, Any] | None:
+    """Returns resources.json: `starts`, `seconds` by phase, `total_seconds` and `peak_memory_mib`.
+
+    None if there is none, as in older runs and in the members of an ensemble, or if it is damaged:
+    nothing depends on it.
+    """
+    try:
+        facts = json.loads((workdir / RESOURCES).read_bytes())
+        numbers = (facts["starts"], facts["total_seconds"], *facts["seconds"].values())
+        peaks = [facts["peak_memory_mib"][place] for place in ("host", "device")]
+        whole = all(map(_is_number, (*numbers, *(peak for peak in peaks if peak is not None))))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return facts if whole else None
+
+
 def read_report(workdir: Path, split: str) -> dict[str, Any]:
     """Returns the report.json of a run's evaluation on a split.
 
@@ -292,6 +310,10 @@ def _line(epoch: Mapping[str, Any]) -> str:
     if wrong := set(epoch) ^ set(HISTORY_KEYS):
         raise ValueError(f"missing or unknown keys {sorted(wrong)} in the history's {dict(epoch)}")
     return json.dumps({key: _number(key, epoch[key]) for key in HISTORY_KEYS}, allow_nan=False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _number(key: str, value: Any) -> int | float | None:

@@ -89,6 +89,7 @@ def test_the_ensemble_is_the_mean_of_its_members(ensemble):
         assert seeds["sd"] == pytest.approx(np.std(single, ddof=1))
     assert result["report"]["accuracy"] != report["accuracy"]
     assert (workdir / "report.html").exists()
+    assert [path.parent for path in workdir.rglob("resources.json")] == [workdir]
     page = " ".join((workdir / "eval/public_test/report.html").read_text().split())
     assert "the mean prediction of 2 members" in page
     assert f"{100 * seeds['mean']:.2f} ± {100 * seeds['sd']:.2f} % (mean and" in page

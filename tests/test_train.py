@@ -18,7 +18,7 @@ from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.train import train
 from fer_jax.training.input import INPUTS
-from fer_jax.workdir import read_run
+from fer_jax.workdir import read_resources, read_run
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def test_leaves_what_is_promised(config, tmp_path, capsys):
     assert {
         "config.json",
         "metrics.jsonl",
+        "resources.json",
         "figures/curves.png",
         "figures/confusion_matrix.png",
         "figures/samples.png",
@@ -121,7 +122,11 @@ def test_resumes_as_if_never_stopped(config, tmp_path, source):
     config.checkpoint_every_steps = 4
     stop_at(config, tmp_path / "stopped", step=14)
     assert len(read_history(tmp_path / "stopped")) == 1
+    before = read_resources(tmp_path / "stopped")
     resumed = train(config, tmp_path / "stopped")
+    after = read_resources(tmp_path / "stopped")
+    assert (before["starts"], after["starts"]) == (1, 2)
+    assert all(after["seconds"][phase] >= seconds for phase, seconds in before["seconds"].items())
     assert without_time(resumed["history"]) == without_time(whole["history"])
     assert resumed["report"] == whole["report"]
     seconds = [epoch["seconds"] for epoch in resumed["history"]]

@@ -53,7 +53,7 @@ BEAT = 5.0
 _STATE = ".sent.json"  # Which files are at the URL as they are here.
 _PAUSES = (1.0, 4.0)  # Seconds before the last files are tried again.
 
-Train = Callable[[ConfigDict, Any], dict[str, Any]]
+Train = Callable[..., dict[str, Any]]
 
 
 def mirrored(train: Train) -> Train:
@@ -64,14 +64,16 @@ def mirrored(train: Train) -> Train:
     """
 
     @functools.wraps(train)
-    def train_anywhere(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+    def train_anywhere(
+        config: ConfigDict, workdir: str | os.PathLike, **options: Any
+    ) -> dict[str, Any]:
         place = user_place(workdir)
         if isinstance(place, Path):
-            return train(config, place)
+            return train(config, place, **options)
         if jax.process_index() != 0:
-            return train(config, cache_dir("runs", place) / "on-process-0")
+            return train(config, cache_dir("runs", place) / "on-process-0", **options)
         with _mirror(place) as folder:
-            return train(config, folder)
+            return train(config, folder, **options)
 
     return train_anywhere
 
