@@ -52,6 +52,9 @@ def default_config() -> ConfigDict:
     # image and its mirror image), ten_crop (44x44 crops of the corners and the centre, and their
     # mirror images).
     config.views = "one"
+    # Views while training, after each epoch. Empty: as `views`. With views = "ten_crop" and
+    # epoch_views = "one" the ten crops are only evaluated once, at the end.
+    config.epoch_views = ""
 
     # Augmentation of training images. Images move by whole pixels unless rotation, shear, zoom or
     # crop is on.
@@ -118,7 +121,8 @@ def default_config() -> ConfigDict:
     config.teachers = ()
     config.distillation = ConfigDict({"weight": 0.9, "temperature": 2.0, "sha256": ""})
 
-    # Checkpoints: the latest, and the best by val_accuracy or val_loss.
+    # Checkpoints: the latest, and the best by val_accuracy or val_loss. With "last" no epoch is
+    # selected: the last one counts as the best.
     config.best_by = "val_accuracy"
     config.checkpoint_every_steps = 0  # Save within an epoch too. 0: after each epoch only.
 
@@ -211,6 +215,9 @@ _RULES: dict[str, _Rule] = {
     "accumulate": _whole(1, 2**20),
     "eval_batch_size": _whole(1, 2**20),
     "views": _choice(*VIEWS),
+    "epoch_views": _Rule(
+        str, lambda name: name in ("", *VIEWS), f"choose one of {', '.join(VIEWS)}, or none"
+    ),
     "shift": _FRACTION,
     "flip": _SWITCH,
     "rotation": _number(lambda value: 0 <= value <= 180, "0 or more degrees, up to 180"),
@@ -247,7 +254,7 @@ _RULES: dict[str, _Rule] = {
     "distillation.weight": _number(lambda value: 0 < value <= 1, "a share of the loss in (0, 1]"),
     "distillation.temperature": _number(lambda value: 0 < value < 1e6, "a number above 0"),
     "distillation.sha256": _DIGEST,
-    "best_by": _choice("val_accuracy", "val_loss"),
+    "best_by": _choice("val_accuracy", "val_loss", "last"),
     "checkpoint_every_steps": _whole(0),
     "ensemble": _whole(1, _MEMBERS),
     "learning_rates": _several(

@@ -52,7 +52,7 @@ def define_flags() -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Starts JAX, trains, and prints the result."""
+    """Starts JAX, and trains."""
     options = flags.FLAGS
     cli.refuse_arguments(arguments)
     processes = (options.coordinator_address, options.num_processes, options.process_id)
@@ -72,20 +72,17 @@ def main(arguments: Sequence[str]) -> None:
     # Imported here: a wrong flag is reported at once.
     import jax
 
-    from fer_jax.reporting.report import print_report
     from fer_jax.train import train
     from fer_jax.training.resources import Clock, command_start
 
     clock = Clock(command_start())
-    report = train(options.config, workdir, clock=clock)["report"]
-    if report is not None:
-        print_report(report, f"best checkpoint, {options.config.validation_split}")
+    train(options.config, workdir, clock=clock)
+    if jax.process_index() == 0:
         print(f"\neverything is in {workdir}")
         print(
             f"for TensorBoard: tensorboard --logdir {shlex.quote(str(workdir))}, "
             "after `uv tool install tensorboard` or `pip install tensorboard`"
         )
-    if jax.process_index() == 0:
         print(f"\n{clock}")
 
 

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,7 @@ from fer_jax.data.records import (
 )
 from fer_jax.devices import create_mesh, device_kind, memory_errors, supported_dtype
 from fer_jax.errors import UserError, warn
-from fer_jax.inference.probabilities import make_predict, predict_records
 from fer_jax.inference.teachers import Teachers
-from fer_jax.inference.views import choose_views
 from fer_jax.inference.warm_start import Initialize, choose_initial_weights
 from fer_jax.models import create_model, follow_data
 from fer_jax.models.functional import abstract_network
@@ -36,6 +34,8 @@ from fer_jax.processes import worker
 from fer_jax.remote import place_of
 from fer_jax.reporting.console import EpochTable
 from fer_jax.reporting.metrics import score
+from fer_jax.reporting.report import print_report
+from fer_jax.reporting.sweep import print_sweep, summarize_sweep, write_sweep
 from fer_jax.stopping import Stopped
 from fer_jax.training.ensemble import Members, member_configs, swept_values
 from fer_jax.training.input import INPUTS, Input, choose_input
@@ -47,11 +47,12 @@ from fer_jax.training.programs import Programs
 from fer_jax.training.resources import Clock
 from fer_jax.training.run import (
     Run,
-    finish_ensemble,
-    finish_sweep,
+    epoch_views,
+    evaluate_together,
     finished_result,
     mean_epoch,
     open_runs,
+    write_ensemble,
 )
 from fer_jax.training.step import (
     STEP_KNOBS,
@@ -63,6 +64,7 @@ from fer_jax.training.step import (
 )
 from fer_jax.training.targets import choose_targets
 from fer_jax.training.tracing import Trace
+from fer_jax.training.validation import Validation
 from fer_jax.workdir import PAGE, PROFILE, recorded_data_dir
 
 
@@ -91,7 +93,6 @@ def train(
     """
     clock = clock or Clock()
     check(config)
-    choose_views(config.views)
     clock.begin("devices")
     if jax.process_count() > 1 and not worker.is_worker():
         raise UserError("several processes need `python -m fer_jax.main`; start it on each")
@@ -128,6 +129,7 @@ def train(
         if jax.process_index() == 0:
             place = place_of(workdir)
             print(f"{place} is finished, and nothing changes; its report is {place}/{PAGE}")
+            _print_result(config, finished)
         return finished
     check_validation(data.classes, training, validation, config.validation_split)
     steps_per_epoch = config.steps_per_epoch or max(1, round(len(training) / config.batch_size))
@@ -202,6 +204,20 @@ def train(
         ahead = min(steps_per_epoch, config.checkpoint_every_steps or steps_per_epoch)
         constants = [teachers.place(mesh)] if distillation else []
         programs = Programs(train_step, state, source, members, ahead=ahead, constants=constants)
+        # Compiled in the background, since the run needs them later.
+        programs_of_views = stack.enter_context(
+            Validation(
+                to_predict,
+                (params, statistics),
+                validation,
+                data.images,
+                batch_size=config.eval_batch_size,
+                mesh=mesh,
+            )
+        )
+        judge = predict = programs_of_views.through(epoch_views(config))
+        if config.views != epoch_views(config):
+            predict = programs_of_views.through(config.views)
         # On CPUs processes have 30 seconds to connect for a program; a slow one may still compile.
         worker.gather("compiled", None)
         clock.begin("restoring")
@@ -214,13 +230,6 @@ def train(
             initialize, origin = choose_initial_weights(config, data.classes)
             state = _initialize(initialize, state, members)
         end_epoch = make_end_epoch(plateau, members)
-        predict = functools.partial(
-            predict_records,
-            make_predict(to_predict, mesh, config.views),
-            records=validation,
-            batch_size=config.eval_batch_size,
-            mesh=mesh,
-        )
 
         # 5. Epochs: train, evaluate, save, and only then draw the next batch.
         images_per_epoch = steps_per_epoch * config.batch_size
@@ -281,12 +290,15 @@ def train(
                 losses.check_all()
                 seconds = time.perf_counter() - started
 
+                clock.begin("compilation")
+                judge.wait()
                 clock.begin("evaluation")
-                numbers = []
+                numbers, probabilities = [], []
                 for k in range(members.count):
                     member = members.pick(state, k)
                     metrics = jax.device_get(member.metrics.compute())
-                    val_loss, val_accuracy = score(predict(**member.network), validation.labels)
+                    probabilities.append(judge(**member.network))
+                    val_loss, val_accuracy = score(probabilities[k], validation.labels)
                     numbers.append(
                         {
                             "epoch": epoch,
@@ -310,32 +322,56 @@ def train(
                     if run.finished:  # It stopped early; saved so that all resume at one step.
                         run.save(member, position, seconds=0.0)
                     else:
-                        run.add_epoch(member, position, seconds=seconds, **numbers[k])
+                        run.add_epoch(
+                            *(member, position, probabilities[k]), seconds=seconds, **numbers[k]
+                        )
                 clock.write(workdir)
-                best = members.count == 1 and runs[0].best is runs[0].history[-1]
+                selected = members.count == 1 and config.best_by != "last"
+                best = selected and runs[0].best is runs[0].history[-1]
                 table.add(mean_epoch(numbers), best=best)
                 if stop or interruption.asked():
                     raise Stopped(f"stopped after epoch {epoch}; the same command goes on there")
             for run in runs:
                 run.checkpoints.wait()
 
-        # 6. Evaluation and pictures of the best checkpoint.
+        # 6. The result, of the best checkpoints.
+        clock.begin("compilation")
+        predict.wait()
+        clock.begin("evaluation")
+        member = members.pick(state, 0)
+        bests = [run.evaluate_best(member, predict, validation) for run in runs]
+        result: dict[str, Any] = {"members": [best.result for best in bests], "report": None}
+        if members.count == 1:
+            together, result = bests[0], bests[0].result
+        elif not config.sweep:
+            together = evaluate_together(workdir, config, data, bests)
+            result["report"] = together.result["report"]
+        if jax.process_index() != 0:
+            return result
+        if config.sweep:
+            result["sweep"] = summarize_sweep(config, [best.report for best in bests])
+        _print_result(config, result)
+
+        # 7. Pictures and pages, which take longer than the result.
         clock.begin("reports")
         clock.write(workdir)
-        member = members.pick(state, 0)
-        results, probabilities = zip(
-            *(run.finish(member, predict, validation, training) for run in runs), strict=True
-        )
-        if members.count == 1:
-            result = results[0]
-        elif config.sweep:
-            result = finish_sweep(workdir, config, results)
-        else:
-            result = finish_ensemble(
-                workdir, config, data, results, probabilities, validation, training
-            )
+        for run, best_of_run in zip(runs, bests, strict=True):
+            run.write_reports(best_of_run, training)
+        if config.sweep:
+            write_sweep(workdir, result["sweep"])
+        elif members.count > 1:
+            write_ensemble(workdir, together, training)
         clock.write(workdir)
         return result
+
+
+def _print_result(config: ConfigDict, result: Mapping[str, Any]) -> None:
+    """Prints the table of a sweep, or of the classes."""
+    if config.sweep:
+        print_sweep(result["sweep"])
+    else:
+        which = "last" if config.best_by == "last" else "best"
+        print_report(result["report"], f"{which} checkpoint, {config.validation_split}")
 
 
 def class_weights(

@@ -96,7 +96,7 @@ STACK = 'File "/x/{}", line 9 in {}\n'
         ([("fer_jax/training/run.py", "add_epoch")], {"training": True}, "saving"),
         ([("fer_jax/training/programs.py", "advance")], {"saving": True}, "saving"),
         ([("fer_jax/training/run.py", "restore")], {}, "restoring"),
-        ([("fer_jax/training/run.py", "finish")], {}, "final evaluation and reports"),
+        ([("fer_jax/training/run.py", "write_reports")], {}, "final evaluation and reports"),
         ([("matplotlib/text.py", "draw")], {"trained": True}, "final evaluation and reports"),
         ([], {"training": True}, "exit"),
     ],

@@ -17,6 +17,7 @@ from fer_jax.config import default_config
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
 from fer_jax.train import train
+from fer_jax.training import validation
 from fer_jax.training.input import INPUTS
 from fer_jax.workdir import read_resources, read_run
 
@@ -160,8 +161,7 @@ def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys):
     capsys.readouterr()
     assert train(config, tmp_path) == first
     assert "is finished" in (out := capsys.readouterr().out)
-    assert f"{tmp_path / 'report.html'}" in out
-    assert out.count("\n") == 1
+    assert f"{tmp_path / 'report.html'}" in out.splitlines()[0]
     assert {n: (tmp_path / n).stat().st_mtime_ns for n in files_below(tmp_path)} == before
 
     # Of a run killed before its page was written, the page is made.
@@ -226,6 +226,24 @@ def test_a_workdir_that_cannot_be_one_is_named(config, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=r"file cannot be a workdir.*choose another"):
         train(config, tmp_path / "file")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_last_epoch_counts_and_is_seen_through_all_views(config, tmp_path, monkeypatch):
+    calls, call = [], validation.Predict.__call__
+    monkeypatch.setattr(
+        validation.Predict, "__call__", lambda self, *net: calls.append(self) or call(self, *net)
+    )
+    config.epochs, config.best_by = 2, "last"
+    config.views, config.epoch_views = "flip", "one"
+    result = train(config, tmp_path)
+    assert calls[0] is calls[1] is not calls[2]
+    assert len(calls) == 3
+    report = evaluate(tmp_path, "validation_20")
+    assert (report["checkpoint_step"], report["views"]) == (20, "flip")
+    assert (result["best_step"], result["report"]["accuracy"]) == (20, report["accuracy"])
+    one = evaluate(tmp_path, "validation_20", views="one")
+    assert one["nll"] == pytest.approx(result["history"][-1]["val_loss"], rel=1e-4)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -72,7 +72,7 @@ def classify(stack: str, *, saving: bool, training: bool, trained: bool) -> str:
     ours = {name for path, name in frames if "/fer_jax/" in path}
     if not frames and training:
         return "exit"
-    if ours & {"finish", "finish_ensemble", "print_report"}:
+    if ours & {"evaluate_best", "write_reports", "write_ensemble", "_print_result"}:
         return "final evaluation and reports"
     if saving or (training and ours & {"save", "_save", "add_epoch"}):
         return "saving"

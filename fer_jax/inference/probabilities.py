@@ -75,6 +75,16 @@ def compile_for(mesh: Mesh, function: Function) -> Function:
     )
 
 
+def rows_of_batch(records: int, batch_size: int, mesh: Mesh) -> int:
+    """Returns the rows of a batch: `batch_size`, or enough for all of a few records.
+
+    These are then padded to the next power of two per device. Few images then do not cost a whole
+    batch, and few batch sizes are compiled.
+    """
+    each = math.ceil(records / mesh.size)
+    return min(batch_size, mesh.size * 2 ** math.ceil(math.log2(each)))
+
+
 def predict_records(
     function: Function,
     params: nnx.State,
@@ -86,13 +96,11 @@ def predict_records(
 ) -> Any:
     """Returns the function's results for all records in order, as NumPy arrays on every process.
 
-    If the records do not fill one batch, they are padded to the next power of two per device. Few
-    images then do not cost a whole batch, and few batch sizes are compiled.
+    The batches have `rows_of_batch` rows.
     """
-    each = math.ceil(len(records) / mesh.size)
     batches = evaluation_batches(
         records,
-        batch_size=min(batch_size, mesh.size * 2 ** math.ceil(math.log2(each))),
+        batch_size=rows_of_batch(len(records), batch_size, mesh),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -22,21 +22,27 @@ from fer_jax.workdir import PAGE, read_run
 def write_evaluation(
     evaluation: Evaluation, members: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Writes an evaluation into its folder below the run's `eval` and returns its report.
+    """Makes the report of an evaluation, writes its files, and returns it.
 
-    Each file is written atomically:
-      report.json: `classification_metrics`; `intervals` from `confidence_intervals`; `data`, the
-        name of the data set; `folder`, the folder's name; `checkpoint_step`; `views`;
-        `data_fingerprint` of the data evaluated, and `run_data_fingerprint` of the data trained on;
-        `notes`, sentences about what could mislead; with images to leave out, `excluded`: the
-        list's `file`, the number of `images` and of each of the `kinds`, a `digest` of the names,
-        and `without`: the number `n`, the headline figures and the `intervals` without them; and
-        for an ensemble `members`: the number `n`, the list `accuracy`, its `mean` and its standard
-        deviation `sd`.
-      predictions.csv: see `Evaluation.to_csv`.
-      confusion_matrix.png.
-      samples.png: the images of `Evaluation.samples`.
-      report.html: all of it on one page.
+    Arguments and errors are those of `make_report`.
+    """
+    report = make_report(evaluation, members)
+    write_files(evaluation, report)
+    return report
+
+
+def make_report(
+    evaluation: Evaluation, members: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Returns the content of report.json.
+
+    It has `classification_metrics`; `intervals` from `confidence_intervals`; `data`, the name of
+    the data set; `folder`, the folder's name; `checkpoint_step`; `views`; `data_fingerprint` of the
+    data evaluated, and `run_data_fingerprint` of the data trained on; `notes`, sentences about what
+    could mislead; with images to leave out, `excluded`: the list's `file`, the number of `images`
+    and of each of the `kinds`, a `digest` of the names, and `without`: the number `n`, the headline
+    figures and the `intervals` without them; and for an ensemble `members`: the number `n`, the
+    list `accuracy`, its `mean` and its standard deviation `sd`.
 
     Args:
       evaluation: evaluation of a run; for an ensemble, of its members' mean prediction.
@@ -46,12 +52,11 @@ def write_evaluation(
       UserError: the run's config.json cannot be read.
       ValueError: as for `classification_metrics`.
     """
-    directory, records = evaluation.directory, evaluation.records
-    probabilities, classes = evaluation.probabilities, evaluation.data.classes
-    report = classification_metrics(probabilities, records.labels, classes)
-    report["intervals"] = confidence_intervals(probabilities, records.labels)
+    probabilities, labels = evaluation.probabilities, evaluation.records.labels
+    report = classification_metrics(probabilities, labels, evaluation.data.classes)
+    report["intervals"] = confidence_intervals(probabilities, labels)
     report["data"] = evaluation.data.name
-    report["folder"] = directory.name
+    report["folder"] = evaluation.directory.name
     report["checkpoint_step"] = int(evaluation.checkpoint_step)
     report["views"] = evaluation.views
     report["data_fingerprint"] = evaluation.data.fingerprint
@@ -67,7 +72,25 @@ def write_evaluation(
             "sd": statistics.stdev(accuracies),
             "accuracy": accuracies,
         }
+    return report
 
+
+def write_files(evaluation: Evaluation, report: Mapping[str, Any]) -> None:
+    """Writes an evaluation into its folder below the run's `eval`.
+
+    Each file is written atomically:
+      report.json: the report.
+      predictions.csv: see `Evaluation.to_csv`.
+      confusion_matrix.png.
+      samples.png: the images of `Evaluation.samples`.
+      report.html: all of it on one page.
+
+    Args:
+      evaluation: the evaluation.
+      report: its report, from `make_report`.
+    """
+    directory, records = evaluation.directory, evaluation.records
+    probabilities, classes = evaluation.probabilities, evaluation.data.classes
     write_atomically(directory / "predictions.csv", evaluation.to_csv())
     with told(f"pictures in {directory}"):
         matrix = plot_confusion_matrix(np.array(report["confusion_matrix"]), classes)
@@ -85,7 +108,6 @@ def write_evaluation(
         write_run_page(directory / PAGE, evaluation, report)
     # Last, so that where report.json exists, the other files do too.
     write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")
-    return report
 
 
 def _without(evaluation: Evaluation) -> dict[str, Any]:

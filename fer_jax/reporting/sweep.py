@@ -42,7 +42,8 @@ def summarize_sweep(
                 "values": values,
             }
         rows.append(row)
-    best_by = config["best_by"]
+    # A seed's epoch may be its last one, but settings are compared by a figure.
+    best_by = "val_accuracy" if config["best_by"] == "last" else config["best_by"]
     sign = -1 if best_by == "val_loss" else 1
     best = max(range(len(rows)), key=lambda number: sign * rows[number][best_by]["mean"])
     return {

@@ -39,6 +39,7 @@ from fer_jax.training.step import TrainState
 SCORES: dict[str, Callable[[Mapping[str, float]], float]] = {
     "val_accuracy": lambda metrics: metrics.get("val_accuracy", -math.inf),
     "val_loss": lambda metrics: -metrics.get("val_loss", math.inf),
+    "last": lambda metrics: metrics.get("step", -math.inf),
 }
 """Values of `config.best_by`, each with its score of an epoch; higher is better."""
 

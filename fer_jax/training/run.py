@@ -1,6 +1,7 @@
 """A run's workdir while it is trained: config, checkpoints, history, events and final reports."""
 
 import contextlib
+import dataclasses
 import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,9 @@ from fer_jax.remote import place_of
 from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.events import RunEvents
 from fer_jax.reporting.figures import plot_curves, to_png
-from fer_jax.reporting.report import write_evaluation
+from fer_jax.reporting.report import make_report, write_files
 from fer_jax.reporting.run_page import write_run_page
-from fer_jax.reporting.sweep import print_sweep, summarize_sweep, write_sweep
+from fer_jax.reporting.sweep import summarize_sweep
 from fer_jax.training.checkpoints import SCORES, CheckpointWriter
 from fer_jax.training.lock import Lock
 from fer_jax.training.optimizer import stagnates
@@ -66,6 +67,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             _claim(stack, workdir, config, data)
             self.history: list[dict[str, Any]] = []
+            self._predicted: tuple[int, Any] = (0, None)
             self.seconds = 0.0
             self.checkpoints = CheckpointWriter(
                 workdir / CHECKPOINTS, best_by=config.best_by, latest=latest
@@ -103,9 +105,22 @@ class Run:
         self._save(state, position, self.seconds + seconds, {})
 
     def add_epoch(
-        self, state: TrainState, position: Any, *, seconds: float, **numbers: float
+        self,
+        state: TrainState,
+        position: Any,
+        probabilities: Float[np.ndarray, "n classes"],
+        *,
+        seconds: float,
+        **numbers: float,
     ) -> None:
         """Saves after an epoch that took `seconds`, and writes its numbers to files and events.
+
+        Args:
+          state: the state to save.
+          position: position of the input.
+          probabilities: the network's predictions for the validation split.
+          seconds: seconds of training.
+          numbers: the other numbers of the epoch.
 
         Raises:
           UserError: see `CheckpointWriter.save`.
@@ -113,6 +128,8 @@ class Run:
         """
         self.seconds += seconds
         self.history.append({**numbers, "seconds": self.seconds})
+        if self.best is self.history[-1]:
+            self._predicted = (self.history[-1]["step"], probabilities)
         self._save(state, position, self.seconds, self.history[-1])
         if jax.process_index() == 0:
             write_history(self._workdir / METRICS, self.history)
@@ -124,38 +141,107 @@ class Run:
         progress = {"history": self.history, "seconds": seconds}
         self.checkpoints.save(state, position, progress, metrics)
 
-    def finish(
-        self, state: TrainState, predict: Predict, validation: Records, training: Records
-    ) -> tuple[dict[str, Any], Float[np.ndarray, "n classes"]]:
-        """Evaluates the best checkpoint on the validation split, and writes pictures and reports.
+    def evaluate_best(self, state: TrainState, predict: Predict, validation: Records) -> "Finished":
+        """Returns the best checkpoint's evaluation on the validation split.
+
+        If this process has predicted through the same views after that epoch, it does not do so
+        again. Either way the checkpoint's files are compared with their digests.
 
         Args:
           state: state with the shapes, types and placement of the best network.
           predict: function from a network to the probabilities of `validation`.
           validation: records to evaluate on.
-          training: records that the network was trained on.
-
-        Returns:
-          The result of `train` for a single run, and the probabilities.
         """
         self.checkpoints.wait()
         step = self.checkpoints.find_step("best")
-        probabilities = predict(*self.checkpoints.restore_model(step, **state.network))
-        report = None
-        if jax.process_index() == 0:
-            split = self._config.validation_split
-            views = self._config.views
-            evaluation = Evaluation(
-                self._workdir, split, step, self._data, validation, probabilities, views
+        if step == self._predicted[0] and epoch_views(self._config) == self._config.views:
+            probabilities = self._predicted[1]
+        else:
+            probabilities = predict(*self.checkpoints.restore_model(step, **state.network))
+        return _evaluate(
+            self._workdir, self._config, self._data, step, probabilities, validation, self.history
+        )
+
+    def write_reports(self, finished: "Finished", training: Records) -> None:
+        """Writes the reports and pictures; `training` are the records that it was trained on."""
+        evaluation, report = finished.evaluation, finished.report
+        write_files(evaluation, report)
+        self._events.write_result(report)
+        with told("figures/"):
+            _write_figures(
+                self._workdir / FIGURES, self.history, evaluation.directory, self._events
             )
-            report = write_evaluation(evaluation)
-            self._events.write_result(report)
-            with told("figures/"):
-                _write_figures(
-                    self._workdir / FIGURES, self.history, evaluation.directory, self._events
-                )
-            _write_page(self._workdir, evaluation, report, self.history, training)
-        return {"history": self.history, "best_step": step, "report": report}, probabilities
+        _write_page(self._workdir, finished, training)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A trained network, or the mean prediction of several, evaluated on the validation split.
+
+    Attributes:
+      history: as in metrics.jsonl.
+      evaluation: evaluation of the best checkpoint.
+      report: its report; empty on every process except 0.
+    """
+
+    history: Sequence[Mapping[str, Any]]
+    evaluation: Evaluation
+    report: Mapping[str, Any]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The result of `train` for a single run."""
+        step, report = self.evaluation.checkpoint_step, self.report or None
+        return {"history": self.history, "best_step": step, "report": report}
+
+
+def evaluate_together(
+    workdir: Path, config: ConfigDict, data: DataSet, members: Sequence[Finished]
+) -> Finished:
+    """Returns the evaluation of the mean of the members' predictions.
+
+    The history is the mean of the members' histories.
+
+    Args:
+      workdir: folder of the ensemble.
+      config: config of the ensemble.
+      data: the data set.
+      members: the finished members.
+    """
+    epochs = itertools.zip_longest(*(member.history for member in members))
+    history = [mean_epoch([epoch for epoch in each if epoch]) for each in epochs]
+    evaluations = [member.evaluation for member in members]
+    return _evaluate(
+        *(workdir, config, data),
+        max(evaluation.checkpoint_step for evaluation in evaluations),
+        np.mean([evaluation.probabilities for evaluation in evaluations], axis=0),
+        evaluations[0].records,
+        history,
+        [member.report for member in members],
+    )
+
+
+def write_ensemble(workdir: Path, ensemble: Finished, training: Records) -> None:
+    """Writes an ensemble's own files: those of a run, except checkpoints, events and figures."""
+    write_history(workdir / METRICS, ensemble.history)
+    write_files(ensemble.evaluation, ensemble.report)
+    _write_page(workdir, ensemble, training)
+
+
+def _evaluate(
+    workdir: Path,
+    config: ConfigDict,
+    data: DataSet,
+    step: int,
+    probabilities: Float[np.ndarray, "n classes"],
+    validation: Records,
+    history: Sequence[Mapping[str, Any]],
+    members: Sequence[Mapping[str, Any]] = (),
+) -> Finished:
+    split, views = config.validation_split, config.views
+    evaluation = Evaluation(workdir, split, step, data, validation, probabilities, views)
+    report = make_report(evaluation, members) if jax.process_index() == 0 else {}
+    return Finished(history, evaluation, report)
 
 
 def open_runs(
@@ -213,68 +299,6 @@ def finished_result(workdir: Path, config: ConfigDict, data: DataSet) -> dict[st
     return {"members": results, "report": read_report(workdir, config.validation_split)}
 
 
-def finish_ensemble(
-    workdir: Path,
-    config: ConfigDict,
-    data: DataSet,
-    results: Sequence[Mapping[str, Any]],
-    probabilities: Sequence[Float[np.ndarray, "n classes"]],
-    validation: Records,
-    training: Records,
-) -> dict[str, Any]:
-    """Evaluates the mean of the members' predictions, and writes an ensemble's own files.
-
-    They are the files of a run, except checkpoints, events and figures. The history is the mean of
-    the members' histories.
-
-    Args:
-      workdir: folder of the ensemble.
-      config: config of the ensemble.
-      data: the data set.
-      results: result of each member, see `Run.finish`.
-      probabilities: each member's probabilities of `validation`.
-      validation: records of the validation split.
-      training: records that the members were trained on.
-
-    Returns:
-      The result of `train` for an ensemble.
-    """
-    if jax.process_index() != 0:
-        return {"members": list(results), "report": None}
-    epochs = itertools.zip_longest(*(result["history"] for result in results))
-    history = [mean_epoch([epoch for epoch in members if epoch]) for members in epochs]
-    write_history(workdir / METRICS, history)
-    evaluation = Evaluation(
-        workdir,
-        config.validation_split,
-        max(result["best_step"] for result in results),
-        data,
-        validation,
-        np.mean(probabilities, axis=0),
-        config.views,
-    )
-    report = write_evaluation(evaluation, [result["report"] for result in results])
-    _write_page(workdir, evaluation, report, history, training)
-    return {"members": list(results), "report": report}
-
-
-def finish_sweep(
-    workdir: Path, config: ConfigDict, results: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Compares the settings of a sweep; writes and prints the table. Arguments as above.
-
-    Returns:
-      The result of `train` for a sweep.
-    """
-    sweep = None
-    if jax.process_index() == 0:
-        sweep = summarize_sweep(config, [result["report"] for result in results])
-        write_sweep(workdir, sweep)
-        print_sweep(sweep)
-        print(f"\neverything is in {workdir}")
-    return {"members": list(results), "report": None, "sweep": sweep}
-
-
 def _is_over(config: ConfigDict, history: Sequence[Mapping[str, Any]]) -> bool:
     losses = [epoch["val_loss"] for epoch in history]
     return len(losses) >= config.epochs or stagnates(config, losses)
@@ -308,20 +332,20 @@ def _write_config(workdir: Path, config: ConfigDict, data: DataSet, *, write: bo
     )
 
 
+def epoch_views(config: ConfigDict) -> str:
+    """Returns the views through which epochs are judged while training."""
+    return config.epoch_views or config.views
+
+
 def mean_epoch(members: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Returns the means of the members' numbers for one epoch, with its number and step."""
     means = {key: np.mean([member[key] for member in members]).item() for key in members[0]}
     return means | {key: members[0][key] for key in ("epoch", "step")}
 
 
-def _write_page(
-    workdir: Path,
-    evaluation: Evaluation,
-    report: Mapping[str, Any],
-    history: Sequence[Mapping[str, Any]],
-    training: Records,
-) -> None:
+def _write_page(workdir: Path, finished: Finished, training: Records) -> None:
     """Writes the run's page, its last file: a run that has it is finished."""
+    evaluation, report, history = finished.evaluation, finished.report, finished.history
     with told(PAGE):
         write_run_page(workdir / PAGE, evaluation, report, history=history, training=training)
 

@@ -85,6 +85,11 @@ def test_every_flipped_bit_of_the_digests_is_noticed(run):
             assert checkpoints.damage(12), (byte, bit)
 
 
+def test_the_last_epoch_may_count_as_the_best(whole):
+    checkpoints = Checkpoints(whole[0] / "checkpoints", best_by="last")
+    assert checkpoints.choose_step("best") == 12
+
+
 def truncate(step):
     os.truncate(max(files(step / "model"), key=lambda path: path.stat().st_size), 20)
 
