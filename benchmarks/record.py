@@ -60,8 +60,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     # ensemble the same for its mean prediction, `ensemble`; `per_class`, `confusion_matrix` and
     # `intervals` of the ensemble, or of a single run.
     "accuracy": ("epochs", "planned_epochs", "parameters", "images_per_second", "evaluations"),
-    # From the command to an accuracy.
-    "time_to_accuracy": (),
     # Steps of several devices and processes, see `benchmarks/scaling/measuring.py`.
     "scaling": ("programs", "pieces", "cores"),
     # Measurements that are a page of their own: `title`, what the figures are `about`, and
@@ -70,6 +68,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         (
             *("ablation", "cold_start", "convolution", "demo", "export", "faults", "growth"),
             *("huge_pages", "large_records", "members", "soak", "speed"),
+            "time_to_accuracy",
         ),
         PAGE,
     ),

@@ -1,0 +1,1 @@
+"""Seconds from the start of a command to an accuracy, beside PyTorch and Keras."""
