@@ -1,6 +1,6 @@
 """Every path and JSON file of a run. Imports no JAX.
 
-config.json       config, versions, devices and data
+config.json       config, versions, devices, data, date, command and commit
 metrics.jsonl     history, one object for each epoch
 resources.json    seconds of each phase, over all starts, and peak memory; an ensemble's has its own
 checkpoints/ figures/ profile/ report.html
@@ -13,12 +13,17 @@ A model folder is a run reduced to what prediction needs: config.json, eval/, an
 in place of checkpoints.
 """
 
+import functools
 import json
 import math
 import os
 import platform
+import shlex
 import statistics
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -112,6 +117,7 @@ def claim_workdir(
         "data": data,
         "devices": devices,
         "versions": versions(),
+        **origin(),
     }
     # Tuples become lists, as in the file.
     facts, model_defaults = json.loads(json.dumps((facts, model_defaults)))
@@ -235,6 +241,46 @@ def _has_checkpoints(workdir: Path) -> bool:
 def versions() -> dict[str, str]:
     """Returns the versions of Python, fer_jax and the libraries that its numbers depend on."""
     return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def origin() -> dict[str, str]:
+    """Returns the `date` (UTC), the `command` of this process and the `commit` of the checkout.
+
+    A command or commit that is not known is left out.
+    """
+    known = {"command": _command(), "commit": _commit()}
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, **{key: value for key, value in known.items() if value}}
+
+
+def _command() -> str:
+    """Returns the command as it was typed, without the folders of Python and of fer_jax.
+
+    Empty where Python was started in another way, such as in a notebook.
+    """
+    words = sys.orig_argv[1:]
+    if "-m" in words:
+        words = words[words.index("-m") :]  # Without options of Python.
+    match words:
+        case ["-m", module, *_] if module.split(".")[0] in ("fer_jax", "data_prep", "benchmarks"):
+            return shlex.join(["python", *words])
+        case [script, *arguments] if Path(script).name == "fer_jax":
+            return shlex.join(["fer_jax", *arguments])
+    return ""
+
+
+@functools.cache
+def _commit() -> str:
+    """Returns the commit of the checkout, with "-dirty" after changes; empty without one or git."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""  # An installed copy; the folder around it may be the checkout of something else.
+    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run([*describe, "--exclude=*"], capture_output=True, text=True)
+    except OSError:
+        return ""
+    return found.stdout.strip()
 
 
 def _version(package: str) -> str:

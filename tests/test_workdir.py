@@ -1,6 +1,9 @@
 """config.json: its content, and which runs may resume in a workdir."""
 
 import json
+import shutil
+import subprocess
+from datetime import datetime
 
 import pytest
 
@@ -38,6 +41,63 @@ def test_a_package_that_is_not_installed_is_said_to_be_so(tmp_path, monkeypatch)
     versions = json.loads((tmp_path / "config.json").read_text())["versions"]
     assert versions["no_such_package"] == "not installed"
     assert versions["jax"][0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (
+            ["/a b/python", "-m", "fer_jax.main", "--config=x y"],
+            "python -m fer_jax.main '--config=x y'",
+        ),
+        (["/p/python", "-X", "dev", "-m", "benchmarks.gpu"], "python -m benchmarks.gpu"),
+        (["/p/python", "/p/fer_jax", "train", "--config=x"], "fer_jax train --config=x"),
+        (["/p/python", "-m", "ipykernel_launcher", "-f", "/home/me/kernel.json"], None),
+        (["/p/python", "-c", "import fer_jax"], None),
+        (["/p/python"], None),
+    ],
+)
+def test_the_command_is_recorded_as_it_was_typed(tmp_path, monkeypatch, words, command):
+    monkeypatch.setattr("sys.orig_argv", words)
+    claim(tmp_path)
+    facts = read_run(tmp_path)
+    assert facts.get("command") == command
+    assert datetime.fromisoformat(facts["date"]).tzinfo
+    # A run that resumes keeps what began it.
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "fer_jax.main", "--config=later"])
+    claim(tmp_path)
+    assert read_run(tmp_path) == facts
+
+
+def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    if not shutil.which("git"):
+        pytest.skip("no git here")
+
+    def git(*words):
+        settings = ["-c", "user.name=x", "-c", "user.email=x@x", "-C", str(tmp_path)]
+        return subprocess.run(
+            ["git", *settings, *words], check=True, capture_output=True, text=True
+        )
+
+    def commit():
+        workdirs._commit.cache_clear()
+        return workdirs._commit()
+
+    code = tmp_path / "fer_jax" / "workdir.py"
+    code.parent.mkdir()
+    code.touch()
+    monkeypatch.setattr(workdirs, "__file__", str(code))
+    assert commit() == ""
+    git("init")
+    git("add", ".")
+    git("commit", "--message=x")
+    head = git("rev-parse", "HEAD").stdout.strip()
+    assert commit() == head
+    code.write_text("changed")
+    assert commit() == f"{head}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert commit() == ""
+    workdirs._commit.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def _name(prefix: str, key: tuple) -> str:
 
 
 def _without_paths(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's facts without the knobs that name folders and files of its machine."""
+    """Returns a run's facts without what names folders and files of its machine."""
     defaults = default_config()
     config = json.loads(json.dumps(run["config"]))
     for knob in IMMATERIAL:
@@ -157,4 +157,5 @@ def _without_paths(run: Mapping[str, Any]) -> dict[str, Any]:
             node, default = node[section], default[section]
         node[key] = default[key]
     data = {key: value for key, value in run["data"].items() if key != "directory"}
-    return {**run, "config": config, "data": data}
+    facts = {key: value for key, value in run.items() if key != "command"}
+    return {**facts, "config": config, "data": data}

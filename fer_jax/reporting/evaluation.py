@@ -16,7 +16,7 @@ from fer_jax.data.records import DataSet, Records
 from fer_jax.errors import UserError
 from fer_jax.workdir import evaluation_dir
 
-_SAMPLES = 35
+_SAMPLES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,13 @@ class Evaluation:
             )
 
     @property
+    def name(self) -> str:
+        """The run's name: its folder's or, for a member, `ensemble/member_0`."""
+        folder = self.workdir.resolve()
+        member = folder.name.startswith("member_")
+        return f"{folder.parent.name}/{folder.name}" if member else folder.name
+
+    @property
     def directory(self) -> Path:
         """The folder for the files of this evaluation."""
         return evaluation_dir(self.workdir, self.split + self.variant)
@@ -69,7 +76,7 @@ class Evaluation:
 
     @property
     def samples(self) -> Int[np.ndarray, " k"]:
-        """At most 35 indices drawn at random; the same n always gives the same ones."""
+        """At most 32 indices drawn at random; the same n always gives the same ones."""
         return np.random.default_rng(0).permutation(len(self.records))[:_SAMPLES]
 
     def to_csv(self) -> str:

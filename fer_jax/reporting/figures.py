@@ -33,8 +33,9 @@ _CSS_VARIABLES = {
 }
 _LINES = ("-", "--", "-.", ":")
 _DPI = 150  # pixels per inch
-_GRID_COLUMNS = 7
+_GRID_COLUMNS = 8
 _PHONE = 3.6  # inches: the width of a phone's screen in CSS units
+_HEIGHT = 3.0  # inches: of every chart that stands beside others
 
 PANELS = {
     "loss": (("train_loss", "val_loss"), 1),
@@ -42,12 +43,14 @@ PANELS = {
     "learning rate": (("learning_rate",), 1),
     "images/s": (("images_per_second",), 1),
 }
-"""Columns of metrics.jsonl and scale of each panel. All columns but the last are of training."""
+"""Columns of metrics.jsonl and scale of each panel, by its title. All columns but the last are of
+training."""
 
 
 def plot_curves(
     history: Sequence[Mapping[str, Any]],
     panels: Sequence[str] = ("loss", "accuracy (%)", "learning rate"),
+    heading: str = "",
 ) -> "Figure":
     """Plots a history over its epochs.
 
@@ -57,8 +60,10 @@ def plot_curves(
     Args:
       history: rows of metrics.jsonl, at least one.
       panels: keys of `PANELS`, drawn side by side.
+      heading: line above the panels, such as the run's name.
     """
-    figure = _new_figure(_PHONE * len(panels), 3.2)
+    figure = _new_figure(_PHONE * len(panels), _HEIGHT)
+    _head(figure, heading)
     epochs = [epoch["epoch"] for epoch in history]
     val_accuracy = _column(history, "val_accuracy")
     best = int(np.nanargmax(val_accuracy)) if np.isfinite(val_accuracy).any() else None
@@ -75,7 +80,7 @@ def plot_curves(
             if last == "val_accuracy":
                 value = scale * val_accuracy[best]
                 axes.plot(epochs[best], value, "*", color=_BLUE, markersize=11)
-                axes.set_title(f"best {value:.1f} % at epoch {epochs[best]}", **_title())
+                axes.set_title(f"{panel}, best {value:.1f} at epoch {epochs[best]}", **_title())
         _over_epochs(axes, panel, history)
         if training:
             axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
@@ -89,7 +94,7 @@ def plot_validation(histories: Mapping[str, Sequence[Mapping[str, Any]]], panel:
       histories: rows of metrics.jsonl by the letter that marks the run's curve.
       panel: a key of `PANELS`.
     """
-    figure = _new_figure(_PHONE, 3.2)
+    figure = _new_figure(_PHONE, _HEIGHT)
     axes = figure.subplots()
     (*_, key), scale = PANELS[panel]
     colours = itertools.cycle((_BLUE, _VERMILION, _GREEN, _PURPLE))
@@ -110,12 +115,29 @@ def plot_validation(histories: Mapping[str, Sequence[Mapping[str, Any]]], panel:
     return figure
 
 
+def plot_phases(seconds: Mapping[str, float]) -> "Figure":
+    """Draws how many seconds each phase of a run took, from the first at the top."""
+    figure = _new_figure(_PHONE, _HEIGHT)
+    axes = figure.subplots()
+    bars = axes.barh(range(len(seconds)), list(seconds.values()), 0.7, color=_BLUE)
+    axes.bar_label(bars, fmt="{:,.1f}", fontsize=9, color=_INK, padding=2)
+    axes.set_yticks(range(len(seconds)), list(seconds), parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.2 * max(seconds.values(), default=0) or 1)  # Room for the labels.
+    axes.set_title(f"seconds, {sum(seconds.values()):,.0f} in all", **_title())
+    _plain(axes)
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def plot_confusion_matrix(
-    matrix: Int[np.ndarray, "classes classes"], classes: Sequence[str]
+    matrix: Int[np.ndarray, "classes classes"], classes: Sequence[str], heading: str = ""
 ) -> "Figure":
     """Draws counts and percentages of the row. Rows are true classes, columns predicted classes.
 
-    The colour shows the percentage. A class without images has no percentages.
+    The colour shows the percentage. A class without images has no percentages. `heading` is a line
+    above, such as the run and the split.
     """
     matrix = np.asarray(matrix)
     totals = matrix.sum(axis=1, keepdims=True)
@@ -148,6 +170,7 @@ def plot_confusion_matrix(
     axes.set_ylabel("true class (rows sum to 100 %)", color=_INK)
     accuracy = matrix.trace() / max(matrix.sum(), 1)
     axes.set_title(f"{100 * accuracy:.1f} % of {matrix.sum():,} images correct", **_title())
+    _head(figure, heading)
     axes.tick_params(length=0, labelsize=9.5, colors=_INK)
     axes.spines[:].set_visible(False)
     return figure
@@ -159,16 +182,18 @@ def plot_samples(
     predicted: Int[np.ndarray, " n"],
     confidences: Float[np.ndarray, " n"],
     classes: Sequence[str],
+    heading: str = "",
 ) -> "Figure":
     """Draws one or more images, each with its true and its predicted class as the title.
 
     Wrong predictions have a cross, bold type and a thick vermilion frame. `confidences` are the
-    probabilities of the predicted classes, in [0, 1].
+    probabilities of the predicted classes, in [0, 1]. `heading` is a line above, such as the run
+    and the split.
     """
     columns = min(_GRID_COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     width = max(1.35, 0.085 * (max(map(len, classes)) + 8))
-    figure = _new_figure(max(columns * width, 3.2), rows * 1.68 + 0.4)
+    figure = _new_figure(max(columns * width, 3.2), rows * 1.68 + (0.6 if heading else 0.4))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(images) :]:
         axes.set_axis_off()
@@ -191,12 +216,7 @@ def plot_samples(
             parse_math=False,
         )
         axes.spines[:].set(color=colour, linewidth=0.5 if correct[index] else 3)
-    figure.suptitle(
-        f"true / predicted class: {correct.sum()} of {len(images)} correct",
-        **_title(),
-        x=0.01,
-        ha="left",
-    )
+    _head(figure, heading, f"true / predicted class: {correct.sum()} of {len(images)} correct")
     return figure
 
 
@@ -216,7 +236,7 @@ def plot_reliability(
     """
     from scipy.stats import binomtest
 
-    figure = _new_figure(_PHONE, 3.7)
+    figure = _new_figure(_PHONE, 3.9)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     occupied = count > 0
     correct = np.round(accuracy[occupied] * count[occupied]).astype(int)
@@ -238,9 +258,11 @@ def plot_reliability(
         capsize=2,
         label="this model, 95 %",
     )
-    upper.set(xlim=(0, 100), ylim=(0, 100))
+    ticks = range(0, 101, 20)
+    upper.set(xlim=(-3, 103), ylim=(-3, 103), xticks=ticks, yticks=ticks)  # Whole dots at the ends.
     upper.set_ylabel("accuracy (%)", color=_INK)
-    upper.legend(frameon=False, fontsize=9, labelcolor=_INK, loc="lower right")
+    upper.set_title("accuracy and images by confidence", **_title())
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5, labelcolor=_INK)
     edges = np.linspace(0, 100, len(count) + 1)
     lower.bar(edges[:-1], count, np.diff(edges), align="edge", color=_BLUE, edgecolor=_FAINT)
     lower.set_ylabel("images", color=_INK)
@@ -274,7 +296,7 @@ def plot_precision_recall(
     axes.plot(100 * recall, 100 * precision, color=_BLUE, linewidth=1.3, drawstyle="steps-post")
     if chosen is not None:
         axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=_VERMILION, markersize=5)
-    axes.set(xlim=(0, 103), ylim=(0, 103), xticks=(0, 50, 100), yticks=(0, 50, 100))
+    axes.set(xlim=(-4, 104), ylim=(-4, 104), xticks=(0, 50, 100), yticks=(0, 50, 100))
     axes.set_xlabel("recall (%)", color=_INK, fontsize=8.5)
     axes.set_ylabel("precision (%)", color=_INK, fontsize=8.5)
     axes.grid(color=_FAINT, linewidth=0.6)
@@ -307,7 +329,7 @@ def plot_class_shares(
         axes.bar_label(bars, fmt="%.1f", fontsize=7.5, color=_INK, padding=2)
     axes.set_yticks(range(len(classes)), classes, parse_math=False)
     axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.set_xlabel("share of the images (%)", color=_INK)
+    axes.set_title("share of the images (%)", **_title())
     axes.margins(x=0.12)
     _plain(axes)
     axes.tick_params(axis="y", length=0)
@@ -374,19 +396,32 @@ def _plain(axes: "Axes") -> None:
     axes.tick_params(which="both", colors=_INK, labelsize=9)
 
 
+def _thousands(value: float, _: float) -> str:
+    """Returns the text of a tick."""
+    return f"{value:,.10g}"
+
+
+def _head(figure: "Figure", *lines: str) -> None:
+    """Writes lines above a figure; of a long one the end, which tells runs apart."""
+    most = int(11 * figure.get_figwidth())  # characters
+    fitting = [line if len(line) <= most else f"…{line[1 - most :]}" for line in lines if line]
+    if fitting:
+        figure.suptitle("\n".join(fitting), **_title(), x=0.01, ha="left", parse_math=False)
+
+
 def _over_epochs(axes: "Axes", panel: str, history: Sequence[Mapping[str, Any]]) -> None:
-    """Labels a panel of curves."""
+    """Labels a panel of curves. Its title, if it has none, is its name."""
     from matplotlib.ticker import MaxNLocator
 
     _plain(axes)
+    axes.set_title(axes.get_title() or panel, **_title())
     axes.set_xlabel("epoch", color=_INK)
-    axes.set_ylabel(panel, color=_INK)
     axes.grid(color=_FAINT, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    if panel == "learning rate" and (_column(history, "learning_rate") > 0).any():
-        axes.set_yscale("log")
+    if panel in ("learning rate", "images/s"):
+        axes.set_ylim(0, 1.04 * axes.get_ylim()[1])  # Even a flat curve has room above it.
     if panel == "images/s":
-        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(_thousands)
     if len(history) == 1:
         axes.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
 

@@ -7,6 +7,7 @@ and use the page's colours. A JavaScript plotting library would add megabytes of
 import base64
 import io
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from fer_jax.errors import write_atomically
 from fer_jax.reporting.figures import to_svg
+from fer_jax.workdir import origin
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -27,6 +29,9 @@ _LARGEST = 96
 
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
     """Renders a file of `templates/` and writes it atomically; values are escaped, except `Markup`.
+
+    The page's head names the date, command and commit in `values["made"]`; default: those of this
+    process. A percent sign stays on the line of its number.
 
     Raises:
       jinja2.UndefinedError: a value that the template needs is missing.
@@ -40,13 +45,28 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
-    write_atomically(path, environment.get_template(template).render(values))
+    environment.filters |= {"percent": percent, "breakable": breakable, "columns": columns}
+    text = environment.get_template(template).render({"made": origin()} | values)
+    write_atomically(path, re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text))
 
 
 def percent(fraction: float | None) -> str:
     """Returns a fraction in percent without the sign; for None, which stands for 0 / 0, a dash."""
     return "\N{EN DASH}" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def breakable(name: str) -> "Markup":
+    """Returns a name that may break after a slash, underscore, hyphen or dot, not within a word."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(re.split(r"(?<=[/_.-])", name))
+
+
+def columns(tiles: int, most: int) -> int:
+    """Returns a number of columns, up to `most`, that leaves the least of the last row empty."""
+    if tiles <= most:
+        return most
+    return max(range(most, most // 2, -1), key=lambda count: ((tiles - 1) % count + 1) / count)
 
 
 def inline(figure: "Figure", description: str) -> "Markup":

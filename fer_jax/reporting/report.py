@@ -93,7 +93,8 @@ def write_files(evaluation: Evaluation, report: Mapping[str, Any]) -> None:
     probabilities, classes = evaluation.probabilities, evaluation.data.classes
     write_atomically(directory / "predictions.csv", evaluation.to_csv())
     with told(f"pictures in {directory}"):
-        matrix = plot_confusion_matrix(np.array(report["confusion_matrix"]), classes)
+        heading = f"{evaluation.name}, {directory.name}"
+        matrix = plot_confusion_matrix(np.array(report["confusion_matrix"]), classes, heading)
         write_atomically(directory / "confusion_matrix.png", to_png(matrix))
         drawn = evaluation.samples
         samples = plot_samples(
@@ -102,6 +103,7 @@ def write_files(evaluation: Evaluation, report: Mapping[str, Any]) -> None:
             evaluation.predicted[drawn],
             probabilities[drawn].max(axis=1),
             classes,
+            heading,
         )
         write_atomically(directory / "samples.png", to_png(samples))
     with told(directory / PAGE):

@@ -17,7 +17,7 @@ from fer_jax.reporting import figures
 from fer_jax.reporting.evaluation import Evaluation
 from fer_jax.reporting.metrics import RESAMPLES, calibration_bins
 from fer_jax.reporting.pages import data_uri, inline, write_page
-from fer_jax.workdir import median_speed, read_run
+from fer_jax.workdir import median_speed, origin, read_resources, read_run
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -76,10 +76,12 @@ def write_run_page(
         augmented = _augmented(training, augmentation, config["seed"], classes)
         trained_on = np.bincount(training.labels, minlength=len(classes))
         counts = {f"{config['train_split']}, true": trained_on} | counts
+    resources = read_resources(evaluation.workdir) if history else None
     write_page(
         path,
         "run.html",
-        name=evaluation.workdir.resolve().name,
+        made=run if history else origin(),  # An evaluation has a command of its own.
+        name=evaluation.name,
         data=evaluation.data.title,
         split=evaluation.split,
         report=report,
@@ -97,7 +99,9 @@ def write_run_page(
             inline(figures.plot_curves(history, [panel]), f"{panel} over the epochs")
             for panel in (figures.PANELS if history else ())
         ],
-        throughput=describe_speed(history, config) if history else {},
+        phases=resources
+        and inline(figures.plot_phases(resources["seconds"]), "Seconds of each phase of the run"),
+        resources=_describe_resources(resources, history, config) if history else {},
         precision_recall=list(_precision_recall(evaluation, report)),
         reliability=inline(
             figures.plot_reliability(*calibration_bins(evaluation.probabilities, labels)),
@@ -134,6 +138,24 @@ def describe_speed(
         "images/s (median)": f"{median_speed(history):,.0f}",
         "images/s (range)": f"{min(speeds):,.0f} to {max(speeds):,.0f}",
     }
+
+
+def _describe_resources(
+    resources: Mapping[str, Any] | None,
+    history: Sequence[Mapping[str, Any]],
+    config: Mapping[str, Any],
+) -> dict[str, str]:
+    """Returns rows about a run's speed and, where they are known, its whole time and its memory."""
+    rows = describe_speed(history, config)
+    if resources is None:
+        return rows
+    if resources["starts"] > 1:
+        rows["starts"] = f"{resources['starts']}, the run was resumed"
+    rows["time of the command"] = str(timedelta(seconds=round(resources["total_seconds"])))
+    for place, mebibytes in resources["peak_memory_mib"].items():
+        if mebibytes is not None:
+            rows[f"peak memory, {place}"] = f"{mebibytes:,.0f} MiB"
+    return rows
 
 
 def _precision_recall(

@@ -168,9 +168,7 @@ class Run:
         write_files(evaluation, report)
         self._events.write_result(report)
         with told("figures/"):
-            _write_figures(
-                self._workdir / FIGURES, self.history, evaluation.directory, self._events
-            )
+            _write_figures(self._workdir / FIGURES, self.history, evaluation, self._events)
         _write_page(self._workdir, finished, training)
 
 
@@ -353,13 +351,13 @@ def _write_page(workdir: Path, finished: Finished, training: Records) -> None:
 def _write_figures(
     directory: Path,
     history: Sequence[Mapping[str, Any]],
-    evaluation_dir: Path,
+    evaluation: Evaluation,
     events: RunEvents,
 ) -> None:
     """Writes the run's pictures as files and events."""
-    pictures = {"curves": to_png(plot_curves(history))}
+    pictures = {"curves": to_png(plot_curves(history, heading=evaluation.name))}
     for name in ("confusion_matrix", "samples"):
-        pictures[name] = (evaluation_dir / f"{name}.png").read_bytes()
+        pictures[name] = (evaluation.directory / f"{name}.png").read_bytes()
     for name, png in pictures.items():
         write_atomically(directory / f"{name}.png", png)
         pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))

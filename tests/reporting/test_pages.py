@@ -9,7 +9,7 @@ from PIL import Image
 from small_runs import make_evaluation, make_history, make_run
 
 from fer_jax.reporting import comparison
-from fer_jax.reporting.pages import data_uri
+from fer_jax.reporting.pages import breakable, columns, data_uri
 from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
 
@@ -78,6 +78,19 @@ def test_fits_and_is_legible(browser, pages, name, width, scheme):
     assert darkness < 60 if scheme == "dark" else darkness > 200
     assert not complaints
     assert all(url.startswith(("file:", "data:")) for url in requests)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "most", "count"),
+    [(32, 8, 8), (16, 4, 4), (3, 8, 8), (9, 8, 5), (13, 8, 7), (7, 4, 4)],
+)
+def test_the_last_row_of_pictures_is_not_left_to_one(tiles, most, count):
+    assert columns(tiles, most) == count
+
+
+def test_names_break_between_words_only():
+    broken = breakable("test/<b>/PublicTest_63450216.jpg")
+    assert broken == "test/<wbr>&lt;b&gt;/<wbr>PublicTest_<wbr>63450216.<wbr>jpg"
 
 
 def test_an_image_comes_back_from_its_address():

@@ -1,6 +1,7 @@
 """The page of a run or of an evaluation: its text, and its figures against scikit-learn's."""
 
 import html
+import json
 import re
 from html.parser import HTMLParser
 
@@ -16,6 +17,17 @@ from fer_jax.reporting.figures import plot_precision_recall
 from fer_jax.reporting.report import write_evaluation
 from fer_jax.reporting.run_page import write_run_page
 
+MADE = {
+    "date": "2026-11-28T09:35:12+00:00",
+    "command": "python -m fer_jax.main --config=resnet --workdir=runs/first",
+    "commit": "0123456789ab" + "0" * 28 + "-dirty",
+}
+RESOURCES = {
+    "starts": 2,
+    "seconds": {"imports": 4.0, "compilation": 10.0, "training": 62.0},
+    "total_seconds": 76.0,
+    "peak_memory_mib": {"host": 2871.2, "device": 9120.6},
+}
 HOSTILE = '<script>alert(1)</script> & "$x^{$'
 
 
@@ -25,13 +37,15 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.tags, self.ids, self.text, self._open = [], [], "", []
-        self.feed(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\d %", text)  # The sign would be alone on a line.
+        self.feed(text.replace("\N{NO-BREAK SPACE}", " "))
         assert not self._open
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
         self.ids += [value for key, value in attributes if key == "id"]
-        if tag not in ("meta", "img", "br", "link"):
+        if tag not in ("meta", "img", "br", "wbr", "link"):
             self._open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
@@ -53,6 +67,9 @@ class Page(HTMLParser):
 def run_page(tmp_path_factory):
     """The page of a run, its evaluation and its report."""
     evaluation = make_evaluation(make_run(tmp_path_factory.mktemp("runs") / "first"), 300)
+    config = evaluation.workdir / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | MADE))
+    (evaluation.workdir / "resources.json").write_text(json.dumps(RESOURCES))
     report = write_evaluation(evaluation)
     path = evaluation.workdir / "report.html"
     training = evaluation.records
@@ -79,16 +96,25 @@ def test_every_part_is_there(run_page):
         assert part in page.text
     for fact in ("12ab" * 16, "ab12" * 16, "2 x cpu", "sample", "0.12.0", "0:12:00", "2,000"):
         assert fact in page.text
+    for fact in ("2026-11-28 09:35 UTC, commit 0123456789ab-dirty", "--workdir=runs/first"):
+        assert fact in page.text
+    for fact in (
+        "seconds, 76 in all",
+        "2, the run was resumed",
+        "host2,871 MiB",
+        "device9,121 MiB",
+    ):
+        assert fact in re.sub(r"\s*\n\s*", "", page.text)
     for key in ("accuracy", "macro_f1", "macro_recall", "weighted_f1", "ece"):
         low, high = report["intervals"][key]
         assert f"{100 * report[key]:.1f} %" in page.text
         assert f"{100 * low:.1f} % to {100 * high:.1f} %" in page.text
     labels = [svg["aria-label"] for svg in page.attributes("svg")]
-    assert len(labels) == 4 + 1 + 7 + 1  # curves, reliability, classes, shares
+    assert len(labels) == 4 + 1 + 1 + 7 + 1  # curves, phases, reliability, classes, shares
     assert len(set(labels)) == len(labels)
     images = page.attributes("img")
     mistakes = (evaluation.predicted != evaluation.records.labels).sum()
-    assert len(images) == min(16, mistakes) + 35 + 4 * (1 + 6)
+    assert len(images) == min(16, mistakes) + 32 + 4 * (1 + 6)
     assert all(image["alt"] for image in images)
 
 
@@ -181,6 +207,30 @@ def test_an_evaluation_has_no_training_and_says_that_its_data_are_other_ones(tmp
     assert "Augmentation" not in page.text
     assert "Calibration" in page.text
     assert note in page.text
+
+
+def test_an_ensembles_page_tells_the_mean_prediction_from_the_members(tmp_path):
+    evaluation = make_evaluation(make_run(tmp_path / "run"), 30)
+    report = write_evaluation(evaluation, [{"accuracy": share} for share in (0.5, 0.6, 0.55)])
+    path = evaluation.workdir / "report.html"
+    write_run_page(path, evaluation, report, history=make_history(3), training=evaluation.records)
+    text = " ".join(Page(path).text.split())
+    gain = 100 * (report["accuracy"] - 0.55)
+    for part in (
+        "Headline figures of the mean prediction",
+        "mean accuracy55.0 % of 3 members, 50.0 % to 60.0 %",
+        "standard deviation5.0 %",
+        f"gain of the mean prediction {gain:+.1f} points",
+        "Each curve is the mean over the members",
+    ):
+        assert part in text
+
+
+def test_a_members_page_names_its_ensemble(tmp_path):
+    (tmp_path / "ensemble").mkdir()
+    evaluation = make_evaluation(make_run(tmp_path / "ensemble/member_1"), 30)
+    write_evaluation(evaluation)
+    assert "ensemble/member_1" in Page(evaluation.directory / "report.html").text
 
 
 def test_a_model_without_mistakes_and_classes_without_images(tmp_path):
