@@ -1,9 +1,14 @@
-"""EfficientNets: Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", ICML 2019."""
+"""EfficientNets: Tan and Le, "EfficientNet: Rethinking Model Scaling for CNNs", ICML 2019.
+
+EfficientNet-Lite is a variant for phones (Liu, TensorFlow's blog, 2020): ReLU6 instead of SiLU, no
+squeeze-and-excitation, and no scaling of the stem, the final convolution, and the number of blocks
+in the first and the last stage.
+"""
 
 import functools
 import math
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +45,7 @@ def efficientnet(
     width: float,
     depth: float,
     stem: str,
+    variant: str = "original",
     convention: str = "tensorflow",
     dropout: float = 0.2,
     stochastic_depth: float = 0.2,
@@ -57,6 +63,7 @@ def efficientnet(
       width: multiplier of B0's features, which are rounded to multiples of 8; B0 has 1.0.
       depth: multiplier of the blocks in each of B0's stages, rounded up; B0 has 1.0.
       stem: "small" (stride one) for small images, or "imagenet" (stride two).
+      variant: "original" or "lite"; Lite0 has the width and the depth of B0.
       convention: "tensorflow" or "pytorch". "tensorflow" is that of the original and of Keras:
         strided convolutions pad at the end first, and epsilon is 1e-3. "pytorch" pads equally on
         both sides, and epsilon is 1e-5; timm's efficientnet_b0 was trained with it, timm's tf_
@@ -74,27 +81,28 @@ def efficientnet(
       rngs: generators of the initial parameters.
 
     Raises:
-      UserError: there is no such stem or convention, or `frozen_stages` is not from 0 to 9.
+      UserError: there is no such stem, variant or convention, or `frozen_stages` is not from 0 to
+        9.
     """
-    if stem not in _STEM_STRIDES:
-        raise UserError(f"model.stem is {stem!r}; choose one of {', '.join(_STEM_STRIDES)}")
-    if convention not in _CONVENTIONS:
-        raise UserError(
-            f"model.convention is {convention!r}; choose one of {', '.join(_CONVENTIONS)}"
-        )
+    for key, value, known in (
+        ("stem", stem, _STEM_STRIDES),
+        ("variant", variant, _VARIANTS),
+        ("convention", convention, _CONVENTIONS),
+    ):
+        if value not in known:
+            raise UserError(f"model.{key} is {value!r}; choose one of {', '.join(known)}")
     if not 0 <= frozen_stages <= len(_STAGES) + 2:
         raise UserError(f"model.frozen_stages is {frozen_stages}; give 0 to {len(_STAGES) + 2}")
+    lite = variant == "lite"
     common: dict[str, Any] = {"convention": convention, "dtype": dtype, "rngs": rngs}
-    stages = [(math.ceil(depth * repeats), *rest) for repeats, *rest in _STAGES]
-    drop_rates = iter(
-        stochastic_depth * block / sum(stage[0] for stage in stages)
-        for block in range(sum(stage[0] for stage in stages))
-    )
-    inputs = _rounded(_STEM * width)
+    common["activation"] = jax.nn.relu6 if lite else nnx.silu
+    repeats = stage_repeats(depth, variant)
+    drop_rates = iter(stochastic_depth * block / sum(repeats) for block in range(sum(repeats)))
+    inputs, top = (features if lite else _rounded(features * width) for features in (_STEM, _TOP))
     layers: list[Callable] = [_ConvNorm(channels, inputs, 3, _STEM_STRIDES[stem], **common)]
-    for repeats, kernel, stride, expansion, features in stages:
+    for count, (_, kernel, stride, expansion, features) in zip(repeats, _STAGES, strict=True):
         blocks = []
-        for index in range(repeats):
+        for index in range(count):
             outputs = _rounded(features * width)
             blocks.append(
                 _MBConv(
@@ -103,13 +111,13 @@ def efficientnet(
                     expansion=expansion,
                     kernel=kernel,
                     stride=stride if index == 0 else 1,
+                    excited=not lite,
                     drop_rate=next(drop_rates),
                     **common,
                 )
             )
             inputs = outputs
         layers.append(nnx.Sequential(*blocks))
-    top = _rounded(_TOP * width)
     layers.append(_ConvNorm(inputs, top, 1, **common))
     return Classifier(
         nnx.Sequential(*layers, global_average_pool, nnx.Dropout(dropout)),
@@ -123,6 +131,14 @@ def efficientnet(
         dtype=dtype,
         rngs=rngs,
     )
+
+
+def stage_repeats(depth: float, variant: str = "original") -> list[int]:
+    """Returns the number of blocks in each stage; arguments as for `efficientnet`."""
+    repeats = [math.ceil(depth * stage[0]) for stage in _STAGES]
+    if variant == "lite":
+        repeats[0], repeats[-1] = _STAGES[0][0], _STAGES[-1][0]
+    return repeats
 
 
 def keras_name(path: str) -> str:
@@ -158,8 +174,25 @@ def timm_name(path: str) -> str:
     return f"{name}.{_TORCH_VARIABLES[variable]}"
 
 
+def timm_layers(repeats: Sequence[int]) -> dict[str, str]:
+    """Returns timm's name of each layer, by its name in the package efficientnet_pytorch.
+
+    That package numbers the blocks through all stages.
+
+    Args:
+      repeats: number of blocks in each stage.
+    """
+    layers = dict(_TIMM_OUTER_LAYERS)
+    blocks = [(stage, block) for stage, count in enumerate(repeats) for block in range(count)]
+    for index, (stage, block) in enumerate(blocks):
+        names = _TIMM_LAYERS if stage else _TIMM_FIRST_STAGE
+        for layer, name in _PYTORCH_LAYERS.items():
+            layers[f"_blocks.{index}.{name}"] = f"blocks.{stage}.{block}.{names[layer]}"
+    return layers
+
+
 class _ConvNorm(nnx.Module):
-    """Convolution without bias, batch normalisation, then the activation, by default SiLU."""
+    """Convolution without bias, batch normalisation, then the activation."""
 
     def __init__(
         self,
@@ -169,7 +202,7 @@ class _ConvNorm(nnx.Module):
         stride: int = 1,
         *,
         depthwise: bool = False,
-        activation: Callable = nnx.silu,
+        activation: Callable,
         convention: str,
         dtype,
         rngs,
@@ -208,7 +241,7 @@ class _SqueezeExcite(nnx.Module):
 
 
 class _MBConv(nnx.Module):
-    """Mobile inverted bottleneck with squeeze-and-excitation.
+    """Mobile inverted bottleneck, `excited` or not by squeeze-and-excitation.
 
     Training drops a residual branch for whole images at `drop_rate`.
     """
@@ -221,16 +254,22 @@ class _MBConv(nnx.Module):
         expansion: int,
         kernel: int,
         stride: int,
+        excited: bool,
         drop_rate: float,
+        activation: Callable,
         convention: str,
         dtype,
         rngs,
     ):
         features = expansion * inputs
         conv_norm = functools.partial(_ConvNorm, convention=convention, dtype=dtype, rngs=rngs)
-        self.expand = conv_norm(inputs, features, 1) if expansion > 1 else _identity
-        self.depthwise = conv_norm(features, features, kernel, stride, depthwise=True)
-        self.excite = _SqueezeExcite(features, max(1, inputs // 4), dtype=dtype, rngs=rngs)
+        active = functools.partial(conv_norm, activation=activation)
+        self.expand = active(inputs, features, 1) if expansion > 1 else _identity
+        self.depthwise = active(features, features, kernel, stride, depthwise=True)
+        squeezed = max(1, inputs // 4)
+        self.excite = (
+            _SqueezeExcite(features, squeezed, dtype=dtype, rngs=rngs) if excited else _identity
+        )
         self.project = conv_norm(features, outputs, 1, activation=_identity)
         self.drop = nnx.Dropout(drop_rate, broadcast_dims=(1, 2, 3))
         self.residual = stride == 1 and inputs == outputs
@@ -253,6 +292,7 @@ def _rounded(features: float) -> int:
 
 
 _STEM_STRIDES = {"small": 1, "imagenet": 2}
+_VARIANTS = ("original", "lite")
 # Each convention: whether padding is SAME, and the epsilon of batch normalisation.
 _CONVENTIONS = {"tensorflow": (True, 1e-3), "pytorch": (False, 1e-5)}
 
@@ -287,6 +327,23 @@ _TIMM_FIRST_STAGE = _TIMM_LAYERS | {
     "depthwise.norm": "bn1",
     "project.conv": "conv_pw",
     "project.norm": "bn2",
+}
+_TIMM_OUTER_LAYERS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_PYTORCH_LAYERS = {
+    "expand.conv": "_expand_conv",
+    "expand.norm": "_bn0",
+    "depthwise.conv": "_depthwise_conv",
+    "depthwise.norm": "_bn1",
+    "excite.reduce": "_se_reduce",
+    "excite.expand": "_se_expand",
+    "project.conv": "_project_conv",
+    "project.norm": "_bn2",
 }
 _TORCH_VARIABLES = {
     "kernel": "weight",

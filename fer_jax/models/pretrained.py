@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -46,11 +47,13 @@ class Names(NamedTuple):
     """Functions from a path, such as "features.layers.0.kernel", to each library's name for it.
 
     Keras's names are "<layer>/<kind>", with a kind of `_KERAS_KINDS`. None stands for a library
-    without such a network.
+    without such a network. `timm_layers` has timm's name of each layer, by its name in another
+    PyTorch package.
     """
 
     keras: Callable[[str], str] | None
     timm: Callable[[str], str] | None
+    timm_layers: Mapping[str, str] = MappingProxyType({})
 
 
 def _resnet_names(model: Mapping[str, Any]) -> Names:
@@ -59,13 +62,20 @@ def _resnet_names(model: Mapping[str, Any]) -> Names:
     return Names(None, functools.partial(resnet.timm_name, depth=model["depth"]))
 
 
+def _efficientnet_names(model: Mapping[str, Any]) -> Names:
+    variant = model.get("variant", "original")
+    layers = efficientnet.timm_layers(efficientnet.stage_repeats(model["depth"], variant))
+    keras_name = efficientnet.keras_name if variant == "original" else None
+    return Names(keras_name, efficientnet.timm_name, layers)
+
+
 NAMES: dict[str, Callable[[Mapping[str, Any]], Names]] = {
     "convnext": lambda _: Names(convnext.keras_name, convnext.timm_name),
     "densenet": lambda _: Names(densenet.keras_name, densenet.timm_name),
-    "efficientnet": lambda _: Names(efficientnet.keras_name, efficientnet.timm_name),
+    "efficientnet": _efficientnet_names,
     "resnet": _resnet_names,
     "resnet50_v1": lambda _: Names(resnet.keras_name, None),
-    "vgg16": lambda _: Names(vgg.keras_name, vgg.timm_name),
+    "vgg16": lambda _: Names(vgg.keras_name, vgg.timm_name, vgg.TIMM_LAYERS),
 }
 """Functions from a config's `model` to `Names`, by `model.name`: the networks with weights."""
 
@@ -86,9 +96,9 @@ def load_pretrained(
 
     Args:
       file: path or URL of a Keras `.h5`, or of a `.safetensors` with timm's names; a ResNet or
-        VGG16 may also have torchvision's. A downloaded file is kept in
-        `~/.cache/fer_jax/pretrained`. Empty: nothing is loaded, and a network with
-        a frozen part is refused.
+        VGG16 may also have torchvision's, and an EfficientNet those of efficientnet_pytorch. A
+        downloaded file is kept in `~/.cache/fer_jax/pretrained`. Empty: nothing is loaded, and a
+        network with a frozen part is refused.
       sha256: hexadecimal digest of the file. A URL needs it; a path without one is not checked.
       model: the config's `model`.
       params: initial parameters; the loaded ones take their shapes, types and placement.
@@ -110,7 +120,7 @@ def load_pretrained(
     if suffix not in _FORMATS:
         why = " may be a pickle, which can run code when read;" if suffix in _PICKLES else ":"
         raise UserError(f"pretrained.file {file}{why} give a .h5 or a .safetensors file")
-    name_of = _names(model, suffix)
+    name_of, timm_layers = _names(model, suffix)
     expected = {
         path: name_of(path)
         for path in (*_paths(params), *_paths(statistics))
@@ -120,6 +130,7 @@ def load_pretrained(
     local, names = fetch(file, sha256), set(expected.values())
     try:
         with open_tensors(local, names, checked=bool(sha256)) as tensors:
+            tensors = {_timm_name(name, timm_layers): tensors[name] for name in tensors}
             _check_names(file, names, tensors)
 
             def load(key: tuple, leaf: jax.Array) -> jax.Array:
@@ -156,7 +167,7 @@ def load_pretrained(
         ) from error
 
 
-def _names(model: Mapping[str, Any], suffix: str) -> Callable[[str], str]:
+def _names(model: Mapping[str, Any], suffix: str) -> tuple[Callable[[str], str], Mapping[str, str]]:
     name = model["name"]
     if name not in NAMES:
         raise UserError(
@@ -168,7 +179,12 @@ def _names(model: Mapping[str, Any], suffix: str) -> Callable[[str], str]:
     if found is None:
         other = ".safetensors" if suffix == ".h5" else ".h5"
         raise UserError(f"weights of {name!r} come in a {other} file; give one as pretrained.file")
-    return found
+    return found, names.timm_layers
+
+
+def _timm_name(name: str, timm_layers: Mapping[str, str]) -> str:
+    layer, _, kind = name.rpartition(".")
+    return f"{timm_layers[layer]}.{kind}" if layer in timm_layers else name
 
 
 def _paths(state: nnx.State) -> list[str]:
@@ -317,18 +333,11 @@ def _from_keras(name: str, value: Array) -> Array:
 
 @contextlib.contextmanager
 def _open_safetensors(path: Path, expected: set[str], *, checked: bool) -> Iterator[Tensors]:
-    """Opens a file; torchvision's names become timm's if timm's are expected."""
-    del checked  # The library itself checks the whole header.
-
-    def timm_name(name: str) -> str:
-        layer, _, kind = name.rpartition(".")
-        known = f"{vgg.TIMM_NAMES.get(layer)}.{kind}"
-        return known if known in expected else name
-
+    del expected, checked  # Names say all, and the library itself checks the whole header.
     with safetensors.safe_open(path, framework="numpy") as file:
         names = file.keys()
         yield {
-            timm_name(name): Tensor(
+            name: Tensor(
                 tuple(file.get_slice(name).get_shape()), functools.partial(file.get_tensor, name)
             )
             for name in names

@@ -17,8 +17,8 @@ _BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 FEATURES = _BLOCKS[-1][0]
 """Number of channels that go into the dense layers."""
 
-TIMM_NAMES = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
-"""timm's names of torchvision's layers, where the two differ."""
+TIMM_LAYERS = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2"}
+"""timm's name of each layer that torchvision names otherwise."""
 
 
 def vgg16(

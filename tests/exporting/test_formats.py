@@ -68,6 +68,9 @@ OPERATORS = {
     | {"Conv": 9, "BatchNormalization": 6, "Relu": 10, "Concat": 3, "AveragePool": 2},
     "efficientnet": AVERAGED
     | {"Conv": 36, "GlobalAveragePool": 8, "Sigmoid": 29, "Mul": 29, "Add": 1},
+    # ReLU6 is Relu, then Min; the rest resizes images to 112x112 and normalises them.
+    "efficientnet_lite": AVERAGED
+    | {"Conv": 22, "Relu": 15, "Min": 15, "MatMul": 2, "Mul": 1, "Sub": 1},
     "large_cnn": CNN | {"Conv": 6, "BatchNormalization": 2, "Relu": 7, "MaxPool": 3, "Gemm": 2},
     "medium_cnn": CNN | {"Conv": 5, "BatchNormalization": 3, "Relu": 7, "MaxPool": 4, "Gemm": 3},
     # Bilinear resizing to 40x40 is two products.

@@ -1,10 +1,12 @@
-"""EfficientNets against Keras's, with Keras's weights from files of Keras and of timm."""
+"""EfficientNets against Keras's and the Lite one against PyTorch's, with weights from files."""
 
 import re
+import zlib
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from carried_over import (
     abstract,
     assert_equal_weights,
@@ -21,10 +23,12 @@ from keras.src.applications.efficientnet import EfficientNet
 
 from fer_jax.errors import UserError
 from fer_jax.models import create_model
+from fer_jax.models.efficientnet import stage_repeats, timm_layers, timm_name
 from fer_jax.summary import count_parameters
 
 B0 = {"name": "efficientnet", "width": 1.0, "depth": 1.0, "stem": "imagenet", "channels": 3}
 SMALL = {**B0, "width": 0.25, "depth": 0.3}  # The sixth stage has two blocks, all others one.
+LITE = {"variant": "lite"}
 
 # NumPy warns when Keras saves its variables.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -39,6 +43,13 @@ def test_parameter_counts_are_those_of_keras_and_timm():
     assert count_parameters(b1)["trainable"] == 7_794_184
     b2 = abstract({**B0, "width": 1.1, "depth": 1.2}, num_classes=1000)
     assert count_parameters(b2)["trainable"] == 9_109_994
+    for width, depth, parameters in (  # Lite0, Lite2 and Lite4 of efficientnet-lite-pytorch.
+        (1.0, 1.0, 4_652_008),
+        (1.1, 1.2, 6_092_072),
+        (1.4, 1.8, 13_006_568),
+    ):
+        lite = abstract({**B0, **LITE, "width": width, "depth": depth}, num_classes=1000)
+        assert count_parameters(lite)["trainable"] == parameters
 
 
 def timm_layer(name):
@@ -70,6 +81,57 @@ def test_features_equal_keras_from_files(tmp_path):
     compare_features(ours, theirs, scale=255.0)
     save_timm(weights, timm_layer, tmp_path / "timm.safetensors")
     assert_equal_weights(load(tmp_path / "timm.safetensors", SMALL), ours)
+
+
+def drawn(name, shape):
+    """Returns a tensor that depends on its name and shape only, in PyTorch's layout."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    if len(shape) > 1:
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
+    if name.endswith(("weight", "running_var")):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    return rng.normal(0, 0.1, shape).astype(np.float32)
+
+
+def save_lite(file):
+    """Saves the small Lite network with the names of efficientnet-lite-pytorch."""
+    layers = timm_layers(stage_repeats(SMALL["depth"], "lite"))
+    names = {timm: name for name, timm in layers.items()}
+    tensors = {"_fc.weight": (1000, 1280), "_fc.bias": (1000,), "_bn0.num_batches_tracked": ()}
+    state = nnx.to_flat_state(nnx.state(abstract(SMALL | LITE).features))
+    for path, variable in state:
+        layer, _, kind = timm_name(".".join(map(str, ("features", *path)))).rpartition(".")
+        axes = (3, 2, 0, 1) if len(variable.shape) == 4 else (0,)
+        tensors[f"{names[layer]}.{kind}"] = tuple(variable.shape[axis] for axis in axes)
+    drawn_tensors = {name: drawn(name, shape) for name, shape in tensors.items() if shape}
+    safetensors.numpy.save_file(drawn_tensors, file)
+
+
+def test_lite_features_equal_pytorchs_from_its_file(tmp_path):
+    """The expected numbers are those of efficientnet-lite-pytorch 0.1.0.
+
+    They are of `EfficientNet.from_name("efficientnet-lite0", width_coefficient=0.25,
+    depth_coefficient=0.3, image_size=48)` with the tensors that `drawn` returns.
+    """
+    save_lite(tmp_path / "lite.safetensors")
+    ours = load(tmp_path / "lite.safetensors", SMALL | LITE | {"frozen_stages": 9})
+    ours.eval()
+    images = np.random.default_rng(0).normal(size=(2, 48, 48, 3)).astype(np.float32)
+    features = jax.jit(lambda images: ours.features(images))(images)
+    np.testing.assert_allclose(features.mean(axis=1), [0.99282515, 0.99459743], atol=1e-4)
+    np.testing.assert_allclose(
+        features[:, :5],
+        [[0, 2.4198418, 0, 0, 1.1759808], [0, 2.4557703, 0.12557375, 0.23657182, 0.5105291]],
+        atol=1e-4,
+    )
+
+
+def test_a_lite_network_refuses_the_original_and_a_file_of_keras(tmp_path):
+    save_lite(tmp_path / "lite.safetensors")
+    with pytest.raises(UserError, match=r"lacks blocks.0.0.se.conv_expand.bias, which the network"):
+        load(tmp_path / "lite.safetensors", SMALL)
+    with pytest.raises(UserError, match=r"come in a .safetensors file; give one as pretrained"):
+        load(tmp_path / "lite.h5", SMALL | LITE)
 
 
 @pytest.mark.parametrize("stages", [0, 1, 8, 9])
@@ -116,7 +178,7 @@ def test_drop_rates_rise_and_blocks_that_keep_the_shape_are_residual():
     assert sum(residual) == 9
 
 
-@pytest.mark.parametrize("key", ["stem", "convention"])
+@pytest.mark.parametrize("key", ["stem", "variant", "convention"])
 def test_an_unknown_choice_is_named_with_the_known_ones(key):
     with pytest.raises(UserError, match=f"model.{key} is 'tiny'; choose one of"):
         abstract({**SMALL, key: "tiny"})
