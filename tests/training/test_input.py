@@ -22,7 +22,12 @@ from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
 from fer_jax.training.ensemble import Members
 from fer_jax.training.input import INPUTS, choose_input
-from fer_jax.training.programs import Programs
+from fer_jax.training.programs import (
+    MOST_OPERATIONS,
+    Programs,
+    count_operations,
+    steps_per_call,
+)
 from fer_jax.training.step import create_state, make_train_step
 
 IMAGES, BATCH = 90, 16
@@ -174,6 +179,39 @@ def trained(
         losses.append(np.asarray(latest).reshape(len(seeds), count))
         taken += count
     return [members.pick(state, k) for k in range(len(seeds))], np.concatenate(losses, axis=1)
+
+
+def test_operations_of_a_loop_count_at_each_turn():
+    def step(x, y):
+        return jnp.sin(jnp.cos(x)) + y, None
+
+    def loop(x):
+        x, _ = jax.lax.scan(jax.jit(step), x, jnp.arange(5.0))
+        return jnp.exp(x)
+
+    assert (
+        count_operations(jax.make_jaxpr(loop)(jnp.float32(1)).jaxpr) == 5 * 3 + 1 + 1
+    )  # And arange's.
+
+
+def test_large_steps_share_a_call_with_fewer_others(build, records, monkeypatch):
+    """On a GPU, whose graph of all steps in a call must not grow too large."""
+    assert steps_per_call(10**9) == 1  # On a CPU.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [steps_per_call(MOST_OPERATIONS // n) for n in (1000, 32, 31, 16, 3, 1)] == [
+        *(32, 32, 16, 16, 2, 1),
+    ]
+    assert steps_per_call(10 * MOST_OPERATIONS) == 1
+    taken = []
+    monkeypatch.setattr(Programs, "_compile", lambda self, count: taken.append(count))
+    for most in (MOST_OPERATIONS, 5_000):
+        monkeypatch.setattr("fer_jax.training.programs.MOST_OPERATIONS", most)
+        monkeypatch.setattr(
+            Programs, "advance", lambda self, state, most: (state, np.zeros(most), most)
+        )
+        trained(build, records, source="device", steps=64, seeds=[0], ahead=64)
+    assert taken[0] == 32
+    assert taken[1] in (4, 8)  # A step of this network and its batch have some 700 operations.
 
 
 @pytest.mark.parametrize("source", INPUTS)
