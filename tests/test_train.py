@@ -232,7 +232,9 @@ def test_a_workdir_that_cannot_be_one_is_named(config, tmp_path):
 def test_the_last_epoch_counts_and_is_seen_through_all_views(config, tmp_path, monkeypatch):
     calls, call = [], validation.Predict.__call__
     monkeypatch.setattr(
-        validation.Predict, "__call__", lambda self, *net: calls.append(self) or call(self, *net)
+        validation.Predict,
+        "__call__",
+        lambda self, *net, **named: calls.append(self) or call(self, *net, **named),
     )
     config.epochs, config.best_by = 2, "last"
     config.views, config.epoch_views = "flip", "one"
@@ -303,7 +305,7 @@ def test_evaluation_shapes_never_compile_again(config, tmp_path):
     import jax
 
     config.epochs = 1
-    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         names = []
         import logging
 
@@ -312,7 +314,9 @@ def test_evaluation_shapes_never_compile_again(config, tmp_path):
         logger = logging.getLogger("jax._src.interpreters.pxla")
         logger.addHandler(handler)
         patch.setattr(logger, "propagate", False)
+        jax.config.update("jax_log_compiles", True)  # In all threads.
         train(config, tmp_path)
+        jax.config.update("jax_log_compiles", False)
         logger.removeHandler(handler)
     compiled = [name.split()[1] for name in names if name.startswith("Compiling")]
     for function in ("jit(take_steps)", "jit(predict)", "jit(end_epoch)"):
