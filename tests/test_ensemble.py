@@ -91,8 +91,8 @@ def test_the_ensemble_is_the_mean_of_its_members(ensemble):
     assert (workdir / "report.html").exists()
     assert [path.parent for path in workdir.rglob("resources.json")] == [workdir]
     page = " ".join((workdir / "eval/public_test/report.html").read_text().split())
-    assert "the mean prediction of 2 members" in page
-    assert f"{100 * seeds['mean']:.2f} ± {100 * seeds['sd']:.2f} % (mean and" in page
+    assert "Mean prediction of 2 members" in page
+    assert f"{100 * seeds['mean']:.1f} % <small>of 2 members" in page
     history = read_history(workdir)
     histories = [read_history(member) for member in members]
     for epoch, ones in zip(history, zip(*histories, strict=True), strict=True):

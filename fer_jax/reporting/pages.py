@@ -56,10 +56,10 @@ def percent(fraction: float | None) -> str:
 
 
 def breakable(name: str) -> "Markup":
-    """Returns a name that may break after a slash, underscore, hyphen or dot, not within a word."""
+    """Returns a name that may break after a slash, underscore or hyphen, not within a word."""
     from markupsafe import Markup
 
-    return Markup("<wbr>").join(re.split(r"(?<=[/_.-])", name))
+    return Markup("<wbr>").join(re.split(r"(?<=[/_-])", name))
 
 
 def columns(tiles: int, most: int) -> int:
