@@ -68,7 +68,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         (
             *("ablation", "cold_start", "convolution", "demo", "export", "faults", "growth"),
             *("huge_pages", "large_records", "members", "soak", "speed"),
-            "time_to_accuracy",
+            *("random_backbones", "time_to_accuracy", "transfer"),
         ),
         PAGE,
     ),

@@ -51,6 +51,7 @@ docs/install
 docs/data
 docs/audit
 docs/train
+docs/transfer
 launch/README
 docs/evaluate
 docs/predict

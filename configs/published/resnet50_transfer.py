@@ -2,11 +2,8 @@
 
 python -m fer_jax.main --config=configs/published/resnet50_transfer.py --config.pretrained.file=FILE
 
-FILE is Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 (95 MB; MD5
-4d473c1dd8becc155b73f8504c6f6626), from
-https://storage.googleapis.com/tensorflow/keras-applications/resnet/. A URL also works, together
-with --config.pretrained.sha256=DIGEST, which Keras does not publish.
---config.model.frozen_stages=3 also trains the last stage.
+FILE is Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5; docs/transfer.md has its
+address and digest. --config.model.frozen_stages=3 also trains the last stage.
 
 Accuracy: not trained.
 Published: 62.61 % training and 60.80 % validation accuracy, with classes weighted by rarity.

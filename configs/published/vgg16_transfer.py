@@ -2,12 +2,10 @@
 
 python -m fer_jax.main --config=configs/published/vgg16_transfer.py --config.pretrained.file=FILE
 
-FILE is Keras's vgg16_weights_tf_dim_ordering_tf_kernels.h5 (553 MB; MD5
-64373286793e3c8b2b4e3219cbf3544b), from
-https://storage.googleapis.com/tensorflow/keras-applications/vgg16/. It holds the first two dense
-layers; with the file that ends in _notop.h5 they start from random values. A URL also works,
-together with --config.pretrained.sha256=DIGEST, which Keras does not publish. A .safetensors file
-of torchvision's or timm's VGG16 needs --config.model.normalization=imagenet.
+FILE is Keras's vgg16_weights_tf_dim_ordering_tf_kernels.h5; docs/transfer.md has its address and
+digest. It holds the first two dense layers; with the file that ends in _notop.h5 they start from
+random values. A .safetensors file of torchvision's or timm's VGG16 needs
+--config.model.normalization=imagenet.
 
 Accuracy: not trained.
 Published: 55.93 % training and 55.00 % validation accuracy over 100 epochs.

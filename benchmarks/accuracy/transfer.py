@@ -1,0 +1,115 @@
+"""Trains EfficientNet-Lite0 from ImageNet's weights, frozen or not, and from random ones.
+
+Example:
+  python -m benchmarks.accuracy.transfer --workdir=runs/transfer --pretrained=FILE
+  python -m benchmarks.accuracy.transfer --workdir=short --pretrained=FILE --sizes=48 \\
+    --config.epochs=2 --config.steps_per_epoch=180
+
+`python -m benchmarks.accuracy.efficientnet_lite` makes FILE. Each run has a folder of its own in
+the workdir, where `python -m fer_jax.main` trains it. The same command resumes a stopped run. Flags
+of the config hold for all runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from benchmarks import children, record, table
+from fer_jax import cli
+from fer_jax.workdir import (
+    METRICS,
+    median_speed,
+    read_history,
+    read_report,
+    read_resources,
+    read_run,
+)
+
+STARTS = ("frozen", "fine_tuned", "random")
+"""From ImageNet with only the logits' layer learning, from ImageNet, and from random weights."""
+
+_ALL_STAGES = 9
+
+
+def define_flags() -> None:
+    """Defines --workdir, --pretrained and the other flags."""
+    cli.define_config("efficientnet_lite", what="The recipe.")
+    flags.DEFINE_string("workdir", None, "Folder with one run for each row.", required=True)
+    flags.DEFINE_string("pretrained", None, "File of ImageNet's weights.", required=True)
+    flags.DEFINE_list("sizes", ["48", "112"], "Sizes in pixels that images are resized to.")
+    record.define_flags()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains the missing runs; prints and records the table."""
+    cli.refuse_arguments(arguments)
+    options = flags.FLAGS
+    recipe = f"--config={config_flags.get_config_filename(options['config'])}"
+    given = config_flags.get_override_values(options["config"])
+    runs = [(size, start) for size in options.sizes for start in STARTS]
+    folders = {(size, start): Path(options.workdir, f"{start}-{size}") for size, start in runs}
+    for (size, start), folder in folders.items():
+        knobs = given | {"model.image_size": size} | _knobs(start, options.pretrained)
+        overrides = [f"--config.{knob}={value}" for knob, value in knobs.items()]
+        children.run("main", f"--workdir={folder}", recipe, *overrides)
+    run = read_run(folders[runs[0]])
+    found = record.keep(
+        "transfer",
+        make_figures(folders),
+        command=table.command("accuracy.transfer"),
+        seeds=[run["config"]["seed"]],
+        hardware=run["devices"],
+        versions=run["versions"],
+    )
+    print(table.page(found))
+
+
+def make_figures(folders: Mapping[tuple[str, str], Path]) -> dict[str, Any]:
+    """Returns the figures of finished runs, by their size and start."""
+    config = read_run(next(iter(folders.values())))["config"]
+    split = config["validation_split"]
+    rows = [[int(size), start, *measure(path, split)] for (size, start), path in folders.items()]
+    n = read_report(next(iter(folders.values())), split)["n"]
+    about = (
+        f"EfficientNet-Lite0 after {rows[0][3]:,} steps of {config['batch_size']} images of "
+        f"{config['train_split']}, one run each, seed {config['seed']}; ± is one standard error "
+        "over the images. Images/s are those of training, MiB is the process's peak of memory."
+    )
+    columns = {
+        "pixels": ",",
+        "start": "",
+        f"{split} (n = {n:,}), %": ".2f",
+        "steps": ",",
+        "images/s": ",.0f",
+        "seconds of steps": ",.0f",
+        "MiB": ",.0f",
+    }
+    return table.figures("Transfer from ImageNet", about, table.make(columns, rows))
+
+
+def measure(workdir: Path, split: str) -> list[Any]:
+    """Returns a run's accuracy, steps, images/s, seconds and peak of memory."""
+    history, report = read_history(workdir / METRICS), read_report(workdir, split)
+    resources = read_resources(workdir)
+    return [
+        table.accuracy(report["accuracy"], report["n"]),
+        history[-1]["step"],
+        median_speed(history),
+        history[-1]["seconds"],
+        resources and resources["peak_memory_mib"]["host"],
+    ]
+
+
+def _knobs(start: str, pretrained: str) -> dict[str, Any]:
+    """Returns the knobs of a start."""
+    if start == "random":
+        return {}
+    frozen = _ALL_STAGES if start == "frozen" else 0
+    return {"pretrained.file": pretrained, "model.frozen_stages": frozen}
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)
