@@ -1,5 +1,6 @@
-"""Runs commands of fer_jax in processes of their own."""
+"""Runs commands in processes of their own."""
 
+import signal
 import subprocess
 import sys
 
@@ -7,12 +8,16 @@ from fer_jax.errors import UserError
 
 
 def run(module: str, *arguments: str) -> None:
-    """Runs a command of fer_jax in a process of its own, with its output on standard error.
+    """Runs a command in a process of its own, with its output on standard error.
+
+    Args:
+      module: its module, such as "fer_jax.main".
+      arguments: its flags.
 
     Raises:
       UserError: it failed; the message is its last line.
     """
-    command = [sys.executable, "-u", "-m", f"fer_jax.{module}", *arguments]
+    command = [sys.executable, "-u", "-m", module, *arguments]
     with subprocess.Popen(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True) as process:
         try:
             _, errors = process.communicate()
@@ -22,7 +27,12 @@ def run(module: str, *arguments: str) -> None:
             raise
     if process.returncode:
         sys.stderr.write(errors)
-        raise failure(f"fer_jax.{module}", errors, process.returncode)
+        raise failure(module, errors, process.returncode)
+
+
+def stop_on_sigterm() -> None:
+    """SIGTERM ends this command like Ctrl-C: a training that it started saves and ends too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def failure(name: str, errors: str, status: int) -> UserError:

@@ -101,10 +101,10 @@ def keep(kind: str, figures: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     Args:
       kind: see `write`.
       figures: see `write`.
-      more: the other arguments of `write`.
+      more: the other arguments of `write`; `name` takes the place of --name.
     """
     hardware = more.pop("hardware", None) or machine()
-    name = "-".join(filter(None, (flags.FLAGS.name, slug(hardware))))
+    name = "-".join(filter(None, (more.pop("name", flags.FLAGS.name), slug(hardware))))
     folder = Path(flags.FLAGS.results)
     return read_file(write(kind, name, figures, **more, hardware=hardware, folder=folder))
 

@@ -91,7 +91,7 @@ def _prepare(folder: Path) -> dict[str, list[str]]:
     train = [f"--config={_CONFIG}", f"--config.data_dir={data}", f"--config.data_source={source}"]
     model = folder / "model"
     once = ["--config.epochs=1", "--config.steps_per_epoch=300"]
-    children.run("main", *train, f"--workdir={model}", *once)
+    children.run("fer_jax.main", *train, f"--workdir={model}", *once)
     faces = open_data_set(data).load("public_test").images()
     pictures, video = _compose(faces, folder)
     steps = ["--config.epochs=100000", "--config.steps_per_epoch=20"]

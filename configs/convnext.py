@@ -2,7 +2,7 @@
 
 python -m fer_jax.main --config=configs/convnext.py
 
-Accuracy: not run in full; a run planned for five epochs reached 40.7 % of validation_20.
+Accuracy: not measured.
 
 From ImageNet weights of timm's convnext_atto (.safetensors), training only the last normalisation
 and the logits' layer (frozen_stages=3 also trains the last stage):

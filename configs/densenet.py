@@ -2,8 +2,7 @@
 
 python -m fer_jax.main --config=configs/densenet.py
 
-Accuracy: not run in full; a run planned for one epoch, with a learning rate of 0.05 and batches of
-64, reached 37.5 % of validation_20.
+Accuracy: not measured.
 
 From ImageNet weights of DenseNet-121 (Keras's `densenet121_*_notop.h5` or timm's), training only
 the logits' layer (frozen_stages=3 also trains the last block):

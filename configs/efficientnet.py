@@ -2,8 +2,7 @@
 
 python -m fer_jax.main --config=configs/efficientnet.py
 
-Accuracy: not run in full; a run planned for three epochs, with batches of 32, reached 39.4 % of
-validation_20.
+Accuracy: not measured.
 
 From ImageNet weights (Keras's efficientnetb0_notop.h5), training only the logits' layer (fewer
 frozen stages also train the last convolutions):

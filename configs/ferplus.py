@@ -4,9 +4,9 @@ python -m fer_jax.main --config=configs/ferplus.py
 
 The records come from `python -m data_prep --labels=ferplus` (docs/data.md). It starts from the
 model that comes with fer_jax, which was trained on the same images by FER-2013's labels.
-Time: 50 minutes of steps on two AMD EPYC cores with AVX512-BF16, beside other work (jax 0.12.0.1).
-Accuracy: 87.62 ± 0.58 % of public_test, 87.43 % at the last epoch (n = 1, 3,199 images with a
-majority). The paper has 83.9 to 85.0 % of private_test.
+Time: not measured.
+Accuracy: not measured.
+Published: 83.9 to 85.0 % of private_test.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@ python -m fer_jax.main --config=configs/ferplus_vgg13.py
 Barsoum et al., "Training Deep Networks for Facial Expression Recognition with Crowd-Sourced Label
 Distribution", ICMI 2016. The paper lowers the rate in steps; this is a cosine. The records come
 from `python -m data_prep --labels=ferplus` (docs/data.md).
-Accuracy: not trained.
+Accuracy: not measured.
 Published: 83.9 % of FER+'s test images by majority, 84.0 (multi), 84.7 (probability), 85.0 (drawn).
 """
 

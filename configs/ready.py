@@ -4,8 +4,7 @@ python -m fer_jax.main --config=configs/ready.py --config.pretrained.file=runs/r
 
 It goes on from a run on images of 32x32 pixels at a constant rate. The card of the model,
 fer_jax/weights/README.md, has the commands of both.
-Time: 1 h 58 min of steps for both on two AMD EPYC cores with AVX512-BF16, beside other work
-(jax 0.12.0.1). Accuracy: 68.21 % of public_test, 69.21 % through `--views=ten_crop` (n = 1).
+Accuracy: not measured.
 """
 
 from ml_collections import ConfigDict

@@ -2,9 +2,8 @@
 
 python -m fer_jax.main --config=configs/resnet_ensemble.py
 
-Time: 260 seconds of steps on an NVIDIA H100, for most of them beside other runs (jax 0.11.2).
-Accuracy: 71.52 % of public_test for the mean prediction of the eight. A single member has 70.93 %
-on average, standard deviation 0.33, from 70.44 to 71.41 % (n = 1).
+Time: not measured.
+Accuracy: not measured.
 """
 
 from ml_collections import ConfigDict

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
         print(f"{name}: {_describe(change, config)}", flush=True)
         knobs = config_flags.get_override_values(options["config"]) | change
         overrides = [f"--config.{knob}={value}" for knob, value in knobs.items()]
-        children.run("main", f"--workdir={workdir / name}", recipe, *overrides)
+        children.run("fer_jax.main", f"--workdir={workdir / name}", recipe, *overrides)
 
     # JAX may take a GPU's whole memory, so it starts after the last training.
     cli.set_up_jax()

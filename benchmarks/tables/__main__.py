@@ -5,8 +5,9 @@ Example:
   python -m benchmarks.tables --check
 
 A page marks what is made with comments, which stay invisible: <!-- table: NAME --> before and
-<!-- end --> after it. `contents.py` has the names. The line "Measured: ..." in a config's docstring
-is made, too. With --check nothing is written, and the exit status is 1 if a page differs.
+<!-- end --> after it. `contents.py` has the names. The lines "Accuracy: ..." and "Time: ..." in the
+docstrings of `SYSTEMS` are made, too. With --check nothing is written, and the exit status is 1 if
+a page differs.
 """
 
 import sys
@@ -16,10 +17,11 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks import record
+from benchmarks.accuracy.systems import SYSTEMS
 from benchmarks.tables.blocks import fill
 from benchmarks.tables.contents import make, measured
 from fer_jax import cli
-from fer_jax.config import shipped_configs
+from fer_jax.config import find_config
 from fer_jax.errors import write_atomically
 
 REPOSITORY = Path(__file__).parents[2]
@@ -60,7 +62,8 @@ def rewritten(results: Path) -> dict[Path, str]:
     texts = {}
     for path in pages():
         texts[path] = fill(path.read_text(), lambda name: make(name, results), where=str(path))
-    for name, path in shipped_configs().items():
+    for name in SYSTEMS:
+        path = find_config(name)
         texts[path] = measured(path.read_text(), name, results)
     return {path: text for path, text in texts.items() if text != path.read_text()}
 

@@ -33,6 +33,6 @@ def fill(text: str, make: Callable[[str], str], *, where: str) -> str:
             raise UserError(f"{where}: {error}") from error
         start = match.start()
         alone = start == 0 or text[start - 1] == "\n"
-        return f"{_START}{name} -->{f'\n\n{new}\n\n' if alone else new}{_END}"
+        return f"{_START}{name} -->{f'\n{new}\n' if alone else new}{_END}"
 
     return _MARKED.sub(replace, text)

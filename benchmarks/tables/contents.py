@@ -21,6 +21,8 @@ CONTENTS: dict[str, Callable[[Path], str]] = {
     "accuracy/classes": functools.partial(accuracy.classes, "ready"),
     "speed/cpu": functools.partial(speed.cpu, "2_amd_epyc_avx512"),
     "speed/gpu": functools.partial(speed.gpu, "nvidia_h100"),
+    "speed/gpu_ours": functools.partial(speed.gpu_rate, "nvidia_h100", ours=True),
+    "speed/gpu_peer": functools.partial(speed.gpu_rate, "nvidia_h100", ours=False),
 }
 """Parts of several measurements, or of some of their figures."""
 
@@ -49,14 +51,14 @@ def make(name: str, results: Path) -> str:
 
 
 def measured(text: str, config: str, results: Path) -> str:
-    """Returns the text of a config's file with the line "Measured: ..." made anew."""
-    found = accuracy.of_config(config, results)
-    what = "not yet"
-    if found:
-        best = found[0]
+    """Returns a config's file with its lines "Accuracy: ..." and "Time: ..." made anew."""
+    accuracy_, time = "not measured", "not measured"
+    for best in accuracy.of_config(config, results)[:1]:
         accuracies = accuracy.scores(best, accuracy.SPLIT, "accuracy")
         seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
-        what = f"{accuracy.mean(accuracies)} % of {accuracy.SPLIT} ({seeds})"
+        accuracy_ = f"{accuracy.mean(accuracies)} % of {accuracy.SPLIT} ({seeds})"
         if took := accuracy.seconds(best):
-            what += f", {took} on {table.hardware(best['hardware'])}"
-    return re.sub(r"^Measured: .*$", f"Measured: {what}.", text, flags=re.MULTILINE)
+            time = f"{took} on {table.hardware(best['hardware'])}"
+    for heading, words in (("Accuracy", accuracy_), ("Time", time)):
+        text = re.sub(rf"^{heading}: .*\.$", f"{heading}: {words}.", text, flags=re.MULTILINE)
+    return text

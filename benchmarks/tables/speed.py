@@ -60,3 +60,10 @@ def gpu(name: str, results: Path) -> str:
     columns = {"": "", "fer_jax": ",.0f", "`torch.compile`": ",.0f"}
     columns["`torch.compile` with CUDA graphs"] = ",.0f"
     return "\n".join(table.lines(table.make(columns, rows)))
+
+
+def gpu_rate(name: str, results: Path, *, ours: bool) -> str:
+    """Returns end-to-end images/s of ResNet-18 on a GPU: ours, or PyTorch's with CUDA graphs."""
+    framework = _OURS_ON_GPU if ours else f"{_COMPILED}, CUDA graphs"
+    median = rates(find(name, results))["resnet", framework]["end to end"]["median"]
+    return f"{median:,.0f}"

@@ -5,7 +5,7 @@ python -m fer_jax.main --config=configs/published/resnet50_transfer.py --config.
 FILE is Keras's resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5; docs/transfer.md has its
 address and digest. --config.model.frozen_stages=3 also trains the last stage.
 
-Accuracy: not trained.
+Accuracy: not measured.
 Published: 62.61 % training and 60.80 % validation accuracy, with classes weighted by rarity.
 """
 

@@ -7,7 +7,7 @@ digest. It holds the first two dense layers; with the file that ends in _notop.h
 random values. A .safetensors file of torchvision's or timm's VGG16 needs
 --config.model.normalization=imagenet.
 
-Accuracy: not trained.
+Accuracy: not measured.
 Published: 55.93 % training and 55.00 % validation accuracy over 100 epochs.
 """
 
