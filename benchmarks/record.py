@@ -4,7 +4,7 @@
 README.md, docs/ and benchmarks/ is made from these files by `python -m benchmarks.tables`. Each
 file has the same envelope:
 
-  command, date, commit   what was run, when (ISO), and of which commit ("+" if files had changed)
+  command, date, commit   what was run, when (ISO), and of which commit ("" if that is not known)
   hardware                `kind`, `count`, `processes`, as in config.json; on a CPU `instructions`
   versions                of Python and packages, by name
   config                  null, or `file`, its name; `changes`, the knobs that differ from the file;
@@ -26,7 +26,6 @@ import math
 import os
 import re
 import statistics
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -41,7 +40,9 @@ from fer_jax.workdir import (
     METRICS,
     median_speed,
     member_workdirs,
+    origin,
     read_history,
+    read_resources,
     read_run,
 )
 from fer_jax.workdir import versions as installed_versions
@@ -147,7 +148,7 @@ def write(
     content = {
         "command": command,
         "date": str(datetime.date.today()),
-        "commit": commit(),
+        "commit": origin().get("commit", ""),
         "hardware": machine() if hardware is None else hardware,
         "versions": installed_versions() if versions is None else versions,
         "config": config,
@@ -207,7 +208,7 @@ def of_run(workdir: Path, config: str | None = None) -> dict[str, Any]:
         raise UserError(f"{workdir} is a sweep; record the runs in its folders one by one")
     members = member_workdirs(workdir, knobs)
     histories = [read_history(path / METRICS) for path in members if (path / METRICS).exists()]
-    resources = _read_json(workdir / "resources.json")
+    resources = read_resources(workdir)
     name, changes = _changes(knobs, config)
     figures = {
         "epochs": max((len(history) for history in histories), default=knobs["epochs"]),
@@ -222,7 +223,7 @@ def of_run(workdir: Path, config: str | None = None) -> dict[str, Any]:
         figures["peak_memory_mib"] = resources["peak_memory_mib"]
         figures["total_seconds"] = resources["total_seconds"]
     steps = {"steps": histories[0][-1]["seconds"]} if histories else {}
-    known = {key: run[key] for key in ("commit", "date") if key in run}
+    known = {"date": run["date"][:10], "commit": run.get("commit", "")} if "date" in run else {}
     return known | {
         "figures": figures,
         "config": {"file": name, "changes": changes, "knobs": knobs},
@@ -257,21 +258,6 @@ def machine() -> dict[str, Any]:
     if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity"):
         devices["count"] = len(os.sched_getaffinity(0))
     return devices | _instructions(devices["kind"])
-
-
-def commit() -> str:
-    """Returns the commit of this checkout, with "+" if files have changed; "" if none is known."""
-    folder = Path(__file__).parents[1]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", ":!benchmarks/results", ":!*.md")
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def _check(kind: str, content: Any, path: Path) -> None:

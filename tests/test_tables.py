@@ -118,13 +118,10 @@ def test_a_configs_docstring_has_its_figures(tmp_path):
 
 
 def test_parts_are_filled_within_a_line_and_on_lines_of_their_own():
-    text = (
-        "# Title\n\n<!-- table: a -->\nold\n<!-- end -->\n\nIt is <!-- table: b -->1<!-- end -->.\n"
+    page = (
+        "# Title\n\n<!-- table: a -->\n{}\n<!-- end -->\n\nIt is <!-- table: b -->{}<!-- end -->."
     )
-    assert fill(text, str.upper, where="page.md") == (
-        "# Title\n\n<!-- table: a -->\n\nA\n\n<!-- end -->\n\n"
-        "It is <!-- table: b -->B<!-- end -->.\n"
-    )
+    assert fill(page.format("old", 1), str.upper, where="page.md") == page.format("A", "B")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ SYSTEMS = {
     "resnet_cpu": System(),
     "ready": System(),
     "efficientnet": System(),
+    "efficientnet_lite": System(),
     "densenet": System(),
     "convnext": System(),
 }

@@ -47,6 +47,8 @@ def make(name: str, results: Path) -> str:
     found = record.read(kind, results) if record.KINDS.get(kind) == record.PAGE else []
     if found := [each for each in found if not one or each["name"] == one]:
         return "\n\n".join(map(table.page, found))
+    if not one and record.KINDS.get(kind) == record.PAGE:
+        return "Not measured."
     raise UserError(f"there is no table {name!r}{suggest(name, dict.fromkeys(CONTENTS))}")
 
 
