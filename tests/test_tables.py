@@ -48,6 +48,7 @@ def write_accuracy(folder: Path, name: str, seeds=(0.5, 0.6), changes=(), **more
         **{"split": "public_test", "views": "one", "n": 3_589, "seeds": [*map(score, seeds)]},
         **{"per_class": dict.fromkeys(CLASS_NAMES, classes), "confusion_matrix": []},
         **({"ensemble": score(0.65)} if len(seeds) > 1 else {}),
+        "intervals": {"accuracy": [0.685, 0.715]},
     }
     figures = {
         **{"epochs": 25, "planned_epochs": 25, "parameters": 319_527, "images_per_second": 2e3},
@@ -85,7 +86,7 @@ def test_a_row_has_the_mean_of_its_seeds(tmp_path):
     ]
     assert row_of(text, "published/medium_cnn")[1:3] == ["not measured", ""]
     ours = make("accuracy/ours", tmp_path)
-    assert row_of(ours, "ready")[:2] == ["1", "70.00"]
+    assert row_of(ours, "ready")[:2] == ["1", "70.00 (68.5 to 71.5)"]
     assert make("accuracy/ready", tmp_path) == "70.00 %"
 
 

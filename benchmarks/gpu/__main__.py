@@ -21,7 +21,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -92,8 +91,7 @@ def do(wanted: Sequence[Job], place: Place, budget: Budget, *, dry: bool = False
             print(f"{job.name}: about {job.seconds:.0f} s")
         return
     for job, whole in _order(left, place, budget):
-        started = time.monotonic()
-        problem = ""
+        before, problem = budget.left, ""
         try:
             for command in jobs.commands(job, place):
                 if budget.left <= 0:
@@ -101,7 +99,7 @@ def do(wanted: Sequence[Job], place: Place, budget: Budget, *, dry: bool = False
                 launch(command, budget.left)
         except UserError as error:
             problem = str(error)
-        taken = time.monotonic() - started
+        taken = before - budget.left
         print(f"{job.name}: {problem or 'done'} after {taken:.0f} s", flush=True)
         if not problem and whole:
             budget.finished(job, taken)
