@@ -79,7 +79,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 SCORES = ("accuracy", "macro_f1", "weighted_f1", "nll", "ece")
 
 # These do not change the result of a run beyond its random draws.
-_INDIFFERENT = (*IMMATERIAL, "input", "eval_batch_size", "checkpoint_every_steps")
+_INDIFFERENT = (
+    *(*IMMATERIAL, "input", "eval_batch_size", "checkpoint_every_steps"),
+    "distillation.sha256",
+)
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("command", "date", "commit"), str),

@@ -24,17 +24,19 @@ def get_config() -> ConfigDict:
         }
     )
     config.dtype = "bfloat16"
-    config.batch_size = 128
+    config.batch_size = 256
     config.rotation = 10.0
     config.crop = 0.8
     config.erasing = 0.5
-    config.epochs = 36
+    config.epochs = 70
     config.optimizer = "sgd"
-    config.learning_rate = 0.1
+    config.learning_rate = 0.2
     config.weight_decay = 5e-4
     config.schedule = "cosine"
     config.warmup_epochs = 2.0
     config.label_smoothing = 0.1
-    config.ema_decay = 0.999
-    config.views = "flip"
+    config.ema_decay = 0.998
+    config.best_by = "last"
+    config.views = "ten_crop"
+    config.epoch_views = "one"
     return config

@@ -104,7 +104,7 @@ def tiny_ferplus(tmp_path_factory):
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("config", small_configs().values(), ids=map(str, CONFIGS))
-def test_takes_a_step(config, tiny_data_dir, tiny_ferplus, tmp_path):
+def test_takes_a_step(config, tiny_data_dir, tiny_ferplus, trained_workdir, tmp_path):
     votes = TARGETS[config.targets].by_votes
     classes = FERPLUS if votes else config.classes or CLASS_NAMES
     config.data_dir = str(tiny_ferplus if votes else tiny_data_dir)
@@ -113,6 +113,7 @@ def test_takes_a_step(config, tiny_data_dir, tiny_ferplus, tmp_path):
     config.warmup_epochs = 0.0
     config.steps_per_epoch = 1
     config.ensemble = min(config.ensemble, 2)
+    config.teachers = len(config.teachers) * (str(trained_workdir),)
     # Without a common divisor, so on one device, where a step compiles fastest.
     config.batch_size = 5
     config.eval_batch_size = 42
@@ -178,7 +179,8 @@ PARAMETERS = {
     "efficientnet_lite": (3_421_991, 3_379_975, 42_016),
     "resnet": (11_180_871, 11_171_271, 9_600),
     "resnet_cpu": (2_801_063, 2_796_263, 4_800),
-    "resnet_ensemble": (2_801_063, 2_796_263, 4_800),
+    "resnet_ensemble": (11_180_871, 11_171_271, 9_600),
+    "resnet_fast": (2_801_063, 2_796_263, 4_800),
     "published/small_cnn": (319_527, 319_527, 0),
     "published/medium_cnn": (4_496_903, 4_492_935, 3_968),
     "published/large_cnn": (17_046_535, 17_044_871, 1_664),

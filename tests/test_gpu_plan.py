@@ -16,8 +16,7 @@ from fer_jax.data.records import open_data_set
 from fer_jax.errors import UserError
 from fer_jax.inference.trained import load_trained
 
-# The plan may name a config that is still to come.
-STUDENT = "resnet_record" if "resnet_record" in shipped_configs() else "resnet"
+STUDENT = "resnet_record"
 ONLY = ("time_70", "resnet_ensemble", "student", "small_cnn", "speed")
 
 

@@ -36,6 +36,8 @@ SYSTEMS = {
     "published/resnet50_transfer": System("62.61 % training, 60.80 % validation, on both tests"),
     "resnet": System(),
     "resnet_ensemble": System(),
+    "resnet_record": System(),
+    "resnet_fast": System(),
     "resnet_cpu": System(),
     "ready": System(),
     "efficientnet": System(),
