@@ -5,6 +5,7 @@ and the members of an ensemble over `member`, which has length 1 for a single ne
 """
 
 import contextlib
+import ctypes
 import functools
 import math
 import os
@@ -65,7 +66,9 @@ def compiler_options() -> dict[str, str | bool]:
     """Returns the compiler options with which XLA computes a training step fastest.
 
     * On a CPU, x86-64 under Linux: oneDNN for convolutions, YNNPACK for products and sums, see
-      `benchmarks/speed/convolution.md`.
+      `benchmarks/speed/convolution.md`; and the order of operations that takes the least memory.
+      By default XLA starts operations as early as their inputs allow, for cores that would be
+      idle. Here each core is a device, and none is idle.
     * On a GPU: one CUDA graph of all kernels, and independent kernels in parallel inside it. By
       default XLA leaves convolutions and loops out of the graph. See
       `benchmarks/speed/speed_gpu.md`.
@@ -88,6 +91,7 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
         "xla_cpu_experimental_ynn_fusion_type": (
             "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
         ),
+        "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
     },
     "gpu": {
         "xla_gpu_enable_command_buffer": (
@@ -141,6 +145,12 @@ def free_memory() -> int | None:
     if free:
         limits.append(1024 * sum(map(int, free)))
     return min(limits, default=None)
+
+
+def return_freed_memory() -> None:
+    """Gives the system the memory that was freed; only the GNU C library keeps it otherwise."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read(path: Path) -> str:

@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.core import Jaxpr, jaxprs_in_params
 from jaxtyping import Array, Float
 
-from fer_jax.devices import compiler_options, on_mesh, replicated
+from fer_jax.devices import compiler_options, on_mesh, replicated, return_freed_memory
 from fer_jax.training.ensemble import Members
 from fer_jax.training.input import Input
 from fer_jax.training.memory import check_program
@@ -145,6 +145,7 @@ class Programs:
     def _compile(self, count: int) -> Callable:
         with _without_cache() if self._options else contextlib.nullcontext():
             program = self._trace(count).lower().compile()
+        return_freed_memory()  # The compiler took hundreds of MiB.
         check_program(program, self._members.mesh)
         return program
 

@@ -75,6 +75,18 @@ def test_it_multiplies_less_than_half_as_often():
     assert ours["flops"] < theirs["flops"] / 2
 
 
+@pytest.mark.parametrize("size", [24, 6])
+def test_it_keeps_only_its_arguments_for_the_backward_pass(size):
+    """With several blocks of images, and with one."""
+
+    def backward(*arguments):
+        return jax.vjp(functools.partial(winograd.convolve, pads=SAME), *arguments)[1]
+
+    arguments = draw(16, size, size, channels=64)
+    kept = jax.tree.leaves(jax.eval_shape(backward, *arguments))
+    assert sum(x.size for x in kept) < 1.1 * sum(x.size for x in arguments)
+
+
 def test_an_ensemble_of_kernels_equals_its_members():
     members = [draw(8, 12, 12, seed=seed) for seed in range(2)]
     stacked = (jnp.stack(of_members) for of_members in zip(*members, strict=True))
