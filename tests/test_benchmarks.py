@@ -58,8 +58,10 @@ def turn(name, *, step, end_to_end, **more):
 
 def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tmp_path):
     told = turn("PyTorch, told", step=100.0, end_to_end=50.0)
-    peer = interpreter("echo ready", f"while read turn; do echo '{json.dumps(told)}'; done")
-    flags = ("--rounds=1", "--seconds=0.1", "--batch_size=8", "--at_once")
+    limited = 'test "$ATEN_CPU_CAPABILITY $ONEDNN_MAX_CPU_ISA" = "avx2 AVX2" || exit 1'
+    answer = f"while read turn; do echo '{json.dumps(told)}'; done"
+    peer = interpreter(limited, "echo ready", answer)
+    flags = ("--rounds=1", "--seconds=0.1", "--batch_size=8", "--at_once", "--isa=AVX2")
     files = (f"--configs={tiny}", f"--torch_python={peer}", f"--results={tmp_path / 'results'}")
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.speed", files[0], *flags, *files[1:]],
@@ -70,6 +72,7 @@ def test_speed_times_our_side_and_sets_the_peers_beside_it(tiny, interpreter, tm
     assert result.returncode == 0, result.stderr
     (found,) = record.read("speed", tmp_path / "results")
     assert table.page(found) in result.stdout
+    assert found["hardware"]["instructions"] == "AVX2"
     assert f"--configs=…/{tiny.name} --rounds=1 " in found["command"]
     assert found["command"].endswith(" --torch_python=PYTHON --results=…/results")
     assert found["versions"]["PyTorch, told"] == "1.0"

@@ -12,12 +12,17 @@ augmented as in training (end to end). Each side is a process of its own, and th
 JAX and PyTorch use a GPU if they see one. With `--at_once` the processes of all networks compile at
 the same time, before the first turn.
 
+`--isa=AVX2` stands in for a processor that has AVX2 at most: XLA, oneDNN and PyTorch are told to
+use nothing newer. YNNPACK, which computes our matrix products, cannot be told, so our side does
+without it: such a processor has it besides. Parts of TensorFlow cannot be told either.
+
 Our side has a row for each `config.input`. On a GPU it also has a row without our compiler options
 and, for the smallest network, a row for eight members together. On a GPU PyTorch has a row for each
 way to train. Ratios compare each row with our first row.
 """
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -47,6 +52,7 @@ def define_flags() -> None:
     flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch.")
     flags.DEFINE_string("keras_python", None, "Interpreter that has Keras and TensorFlow.")
     flags.DEFINE_bool("at_once", False, "Start the processes of all networks at once.")
+    flags.DEFINE_enum("isa", None, ["AVX2"], "Newest vector instructions to use; default: any.")
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -66,27 +72,48 @@ def main(arguments: Sequence[str]) -> None:
     for config in options.configs:
         name = Path(config).stem
         members = _MEMBERS.get(name, 1)
-        jobs[name] = make_job(config, batch_size=size, seconds=seconds, members=members)
+        more = {"members": members, "without_ynnpack": bool(options.isa)}
+        jobs[name] = make_job(config, batch_size=size, seconds=seconds, **more)
+    environment = limit(options.isa) if options.isa else {}
     turns: dict[tuple[str, str], list[Turn]] = {}
     for names in [list(jobs)] if options.at_once else [[name] for name in jobs]:
-        group = {(name, side): Side(there[side], jobs[name]) for name in names for side in there}
+        group = {
+            (name, side): Side(command, jobs[name], environment)
+            for name in names
+            for side, command in there.items()
+        }
         turns |= take_turns(group, options.rounds)
     by_network = {name: {side: turns.get((name, side), []) for side in commands} for name in jobs}
     first = [taken[0] for taken in turns.values()]
     (hardware,) = {json.dumps(turn["hardware"]) for turn in first if "hardware" in turn}
+    limited = {"instructions": options.isa} if options.isa else {}
     found = record.keep(
         "speed",
-        make_figures(by_network, batch_size=size, at_once=options.at_once),
+        make_figures(by_network, batch_size=size, at_once=options.at_once, isa=options.isa),
         command=table.command("speed"),
         n=options.rounds,
-        hardware=json.loads(hardware),
+        hardware=json.loads(hardware) | limited,
         versions=sides.versions(first),
     )
     print(table.page(found))
 
 
+def limit(isa: str) -> dict[str, str]:
+    """Returns the environment in which all sides use these vector instructions, and none newer."""
+    return {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_max_isa={isa}",
+        "ONEDNN_MAX_CPU_ISA": isa,  # XLA's, PyTorch's and TensorFlow's.
+        "ATEN_CPU_CAPABILITY": isa.lower(),  # PyTorch's own kernels.
+        "MKL_ENABLE_INSTRUCTIONS": isa,  # PyTorch's matrix products.
+    }
+
+
 def make_figures(
-    turns: Mapping[str, Mapping[str, Sequence[Turn]]], *, batch_size: int, at_once: bool = False
+    turns: Mapping[str, Mapping[str, Sequence[Turn]]],
+    *,
+    batch_size: int,
+    at_once: bool = False,
+    isa: str | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of each side's turns on each network; "fer_jax" is ours."""
     ours = next(iter(turns.values()))["fer_jax"][0]
@@ -98,6 +125,7 @@ def make_figures(
         f"compilation, without a cache{beside}. GFLOP/s are the network's: three times those of "
         "its forward pass, as XLA counts them, at the step's rate. The peak is "
         f"{ours['peak']}. Peak memory is {ours['memory']}."
+        + (f" All sides use {isa} at most, and fer_jax does without YNNPACK." if isa else "")
     )
     rows: list[list[Any]] = []
     for network, by_side in turns.items():

@@ -54,7 +54,8 @@ def make_job(name: str, *, batch_size: int, seconds: float, **more: Any) -> dict
       batch_size: images in a batch.
       seconds: length of each timing.
       more: options that only our side reads: `members`, number of networks that an additional row
-        trains together on a GPU or TPU; `host_only`, whether to time `config.input=host` only.
+        trains together on a GPU or TPU; `host_only`, whether to time `config.input=host` only;
+        `without_ynnpack`, whether to leave YNNPACK out of the compiler options.
 
     Raises:
       UserError: there is no such config.

@@ -19,7 +19,7 @@ from benchmarks import record
 from benchmarks.speed.training import Training, Way, forward_flops
 from fer_jax import cli
 from fer_jax.config import load_config
-from fer_jax.devices import replicated, split_over_devices
+from fer_jax.devices import compiler_options, replicated, split_over_devices
 
 IMAGES = 20_000
 
@@ -39,9 +39,12 @@ def main(job: Mapping[str, Any]) -> None:
     config.dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     size, seconds = job["batch_size"], job["seconds"]
     training = Training(config, images=IMAGES, batch_size=size)
-    ways = {"fer_jax": Way(training, "host")}
+    options = compiler_options()
+    if job.get("without_ynnpack"):
+        options["xla_cpu_experimental_ynn_fusion_type"] = ""
+    ways = {"fer_jax": Way(training, "host", options)}
     if not job.get("host_only"):
-        ways['fer_jax, input = "device"'] = Way(training, "device")
+        ways['fer_jax, input = "device"'] = Way(training, "device", options)
         if jax.default_backend() == "gpu":
             ways['fer_jax, input = "device", XLA\'s options'] = Way(training, "device", {})
         if job.get("members", 1) > 1 and jax.default_backend() != "cpu":
