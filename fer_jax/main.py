@@ -18,6 +18,7 @@ import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str]) -> None:
     # Imported here: a wrong flag is reported at once.
     import jax
 
+    # A GPU takes seconds to start, and so do the imports. An error comes again in `train`.
+    ThreadPoolExecutor(1).submit(jax.devices)
     from fer_jax.train import train
     from fer_jax.training.resources import Clock, command_start
 

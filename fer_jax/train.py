@@ -230,6 +230,7 @@ def train(
             initialize, origin = choose_initial_weights(config, data.classes)
             state = _initialize(initialize, state, members)
         end_epoch = make_end_epoch(plateau, members)
+        rate = jax.jit(schedule)  # One small program; else each of its operations is compiled.
 
         # 5. Epochs: train, evaluate, save, and only then draw the next batch.
         images_per_epoch = steps_per_epoch * config.batch_size
@@ -307,7 +308,7 @@ def train(
                             "train_accuracy": float(metrics["accuracy"]),
                             "val_loss": val_loss,
                             "val_accuracy": val_accuracy,
-                            "learning_rate": float(schedule(step - 1) * member.scale),
+                            "learning_rate": float(rate(step - 1) * member.scale),
                             "images_per_second": (step - first_step) * config.batch_size / seconds,
                         }
                     )
