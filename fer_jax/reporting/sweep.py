@@ -9,7 +9,7 @@ from typing import Any
 from fer_jax.errors import told, write_atomically
 from fer_jax.reporting.pages import write_page
 from fer_jax.sweep import describe, parse_sweep
-from fer_jax.workdir import PAGE, SWEEP, read_run
+from fer_jax.workdir import PAGE, SWEEP
 
 _FIGURES = {"val_accuracy": "accuracy", "val_loss": "nll", "macro_f1": "macro_f1"}
 """Figures of a setting, each with its key in report.json."""
@@ -63,7 +63,6 @@ def write_sweep(workdir: Path, sweep: Mapping[str, Any]) -> None:
             workdir / PAGE,
             "sweep.html",
             name=workdir.resolve().name,
-            made=read_run(workdir),
             sweep=sweep,
             rows=[[*_cells(row), _folders(row)] for row in sweep["settings"]],
             best_by=_name(sweep["best_by"]),
