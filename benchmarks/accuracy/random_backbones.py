@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
         }
         overrides = [f"--config.{knob}={value}" for knob, value in (knobs | changes).items()]
         config = f"--config=published/{name}"
-        children.run("main", f"--workdir={workdir / name}", config, *overrides)
+        children.run("fer_jax.main", f"--workdir={workdir / name}", config, *overrides)
     run = read_run(workdir / next(iter(RUNS)))
     found = record.keep(
         "random_backbones",

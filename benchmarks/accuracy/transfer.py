@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     for (size, start), folder in folders.items():
         knobs = given | {"model.image_size": size} | _knobs(start, options.pretrained)
         overrides = [f"--config.{knob}={value}" for knob, value in knobs.items()]
-        children.run("main", f"--workdir={folder}", recipe, *overrides)
+        children.run("fer_jax.main", f"--workdir={folder}", recipe, *overrides)
     run = read_run(folders[runs[0]])
     found = record.keep(
         "transfer",
