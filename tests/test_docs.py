@@ -121,7 +121,7 @@ def test_every_command_config_file_flag_and_knob_exists(page):
         for flag in re.findall(r"--([a-z_]+)", options):
             assert f'"{flag}"' in SOURCES or f'"--{flag}"' in SOURCES, flag
     for knob in re.findall(r"--config\.([\w.]+)=", text):
-        configs = map(load_config, ("cnn", "ready", "published/vgg16_transfer"))
+        configs = map(load_config, ("cnn", "efficientnet", "ready", "published/vgg16_transfer"))
         assert any(_has(config, knob.split(".")) for config in configs), knob
 
 
