@@ -150,13 +150,20 @@ def test_a_job_is_stopped_in_time():
 
 def test_a_students_teachers_are_wanted_though_they_are_recorded(tmp_path):
     place = Place(tmp_path, tmp_path / "runs", (tmp_path,), "", "", "abacus")
-    wanted = [job for job in plan.JOBS if job.name in ("resnet_ensemble", "student")]
-    for job, done in zip(reversed(wanted), (False, True), strict=True):
-        path = tmp_path / jobs.file_name(job, "abacus")
-        assert gpu._is_done(wanted[0], wanted, place) is False
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-        assert gpu._is_done(wanted[0], wanted, place) is done
+    teachers, student = (
+        plan.Job("teachers", "speed", 9, flags=("--name=teachers",)),
+        plan.Job("student", "speed", 9, flags=("--name=student",), needs="teachers"),
+    )
+    facts = {"command": "c", "hardware": {"kind": "abacus", "count": 1, "processes": 1}}
+    figures = table.figures("", "", batch_size=64)
+
+    def write(name, **more):
+        record.write("speed", name, figures, **facts, **more, versions={}, folder=tmp_path)
+        return gpu._is_done(teachers, [teachers, student], place)
+
+    assert not write("teachers-abacus")
+    assert not write("student-abacus", transcribed="a page")
+    assert write("student-abacus")
 
 
 def test_every_job_has_a_config_and_a_file_of_its_own():

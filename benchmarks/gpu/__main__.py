@@ -6,8 +6,9 @@ Example:
   python -m benchmarks.gpu --minutes=9 --output=toy --toy
 
 `plan.py` has the jobs. A job whose file is in benchmarks/results/ or in the output for this
-hardware is left out. A job starts if it is likely to fit; the first training that is not gets the
-rest of the time. When the time is over, a training saves, and the next call goes on. The output has
+hardware is left out, unless the file was copied from a page. A job starts if it is likely to fit;
+the first training that is not gets the rest of the time. When the time is over, a training saves,
+and the next call goes on. The output has:
 
   results/   files for benchmarks/results/
   weights/   float16 weights in pieces of at most 15 MB, see `pieces.py`
@@ -159,8 +160,9 @@ def _is_ready(job: Job, place: Place) -> bool:
 
 def _is_done(job: Job, wanted: Sequence[Job], place: Place) -> bool:
     """Whether a job's measurement is there, and its run too if another job reads it."""
-    name = jobs.file_name(job, place.hardware)
-    recorded = any((folder / name).exists() for folder in place.known)
+    files = [folder / jobs.file_name(job, place.hardware) for folder in place.known]
+    found = [record.read_file(path) for path in files if path.exists()]
+    recorded = any("transcribed" not in each for each in found)
     readers = [each for each in wanted if each.needs == job.name]
     read = all(_is_done(each, wanted, place) for each in readers)
     return recorded and (read or jobs.is_finished(place.runs / job.name))
