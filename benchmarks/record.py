@@ -229,7 +229,7 @@ def of_run(workdir: Path, config: str | None = None) -> dict[str, Any]:
     known = {"date": run["date"][:10], "commit": run.get("commit", "")} if "date" in run else {}
     return known | {
         "figures": figures,
-        "config": {"file": name, "changes": changes, "knobs": knobs},
+        "config": _portable({"file": name, "changes": changes, "knobs": knobs}),
         "seeds": list(range(knobs["seed"], knobs["seed"] + knobs["ensemble"])),
         "seconds": resources["seconds"] if resources else steps,
         "hardware": run["devices"] | _instructions(run["devices"]["kind"]),
@@ -332,13 +332,6 @@ def _text(value: Any, indent: str = "", width: int = 100) -> str:
     return f"{start}\n{inner}{f',\n{inner}'.join(parts)}\n{indent}{end}"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text()) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}; delete it") from error
-
-
 def _changes(knobs: Mapping[str, Any], config: str | None) -> tuple[str, dict[str, Any]]:
     """Returns the name of a config, and the knobs that differ from it."""
     changes = {
@@ -359,6 +352,16 @@ def _differences(knobs: Mapping[str, Any], config: str) -> dict[str, Any]:
         for key, value in flatten(knobs).items()
         if key not in _INDIFFERENT and flat.get(key) != value
     }
+
+
+def _portable(value: Any) -> Any:
+    """Returns JSON without this machine's folders: of an absolute path only its last part."""
+    if isinstance(value, Mapping):
+        return {key: _portable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_portable(each) for each in value]
+    absolute = isinstance(value, str) and value.startswith("/")
+    return f"…/{Path(value).name}" if absolute else value
 
 
 def _parameters(run: Mapping[str, Any]) -> int:
@@ -387,21 +390,24 @@ def _evaluations(workdir: Path, members: Sequence[Path]) -> dict[str, Any]:
         split = name.partition("+")[0]
         if split in ("private_test", "test"):
             continue
-        report = _read_json(path)
-        reports = [_read_json(member / "eval" / name / "report.json") for member in members]
-        if not all(reports):
-            raise UserError(f"a member of {workdir} lacks eval/{name}; evaluate the run again")
-        found[name] = {
-            "split": split,
-            "views": report["views"],
-            "n": report["n"],
-            "seeds": [_scores(each) for each in reports],
-            "per_class": report["per_class"],
-            "confusion_matrix": report["confusion_matrix"],
-            "intervals": report.get("intervals", {}),
-        }
-        if len(members) > 1:
-            found[name]["ensemble"] = _scores(report)
+        try:
+            report = json.loads(path.read_text())
+            reports = [
+                json.loads((member / "eval" / name / "report.json").read_text())
+                for member in members
+            ]
+            found[name] = {
+                "split": split,
+                **{key: report[key] for key in ("views", "n", "per_class", "confusion_matrix")},
+                "seeds": [_scores(each) for each in reports],
+                "intervals": report.get("intervals", {}),
+            }
+            if len(members) > 1:
+                found[name]["ensemble"] = _scores(report)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"eval/{name} of {workdir} is damaged: {error}; evaluate the run again"
+            ) from error
     return found
 
 

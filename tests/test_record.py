@@ -107,3 +107,4 @@ def test_a_run_is_recorded_with_all_of_its_evaluations(trained_workdir, tiny_dat
     assert found["config"]["file"] == "cnn"
     assert found["config"]["changes"]["batch_size"] == 16
     assert (found["figures"]["epochs"], found["seeds"]) == (6, [0])
+    assert found["config"]["knobs"]["data_dir"] == f"…/{tiny_data_dir.name}"
