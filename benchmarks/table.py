@@ -115,7 +115,7 @@ def command(module: str) -> str:
 
 def portable(arguments: Sequence[str]) -> str:
     """Returns the arguments of a command as a page shows them, without this machine's folders."""
-    line = shlex.join(arguments)
+    line = shlex.join(each for each in arguments if not each.startswith("--results="))
     for flag, placeholder in _PLACEHOLDERS.items():
         line = re.sub(rf"--{flag}[= ]\S+", f"--{flag}={placeholder}", line)
     return hide_folders(line)

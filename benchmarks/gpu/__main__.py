@@ -19,7 +19,6 @@ Nothing is fetched from a network. With --toy everything is tiny, for a rehearsa
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
     wanted = [names[name] for name in names if name in options.only]
     if options.toy:
         wanted = [plan.toy(job) for job in wanted]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    children.stop_on_sigterm()
     output = Path(options.output)
     place = Place(
         output=output,

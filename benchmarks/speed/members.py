@@ -31,9 +31,10 @@ def define_flags() -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Times and records seconds to compile, and milliseconds of a member's step."""
-    if not arguments or not arguments[0].isdecimal() or len(arguments) > 2:
+    _, *given = arguments
+    if not given or not given[0].isdecimal() or len(given) > 2:
         raise UserError("give the number of members, and perhaps a sweep")
-    members, sweep = int(arguments[0]), "".join(arguments[1:])
+    members, sweep = int(given[0]), "".join(given[1:])
     cli.use_huge_pages()
     cli.set_up_jax()
     jax.config.update("jax_enable_compilation_cache", False)
