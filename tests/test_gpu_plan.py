@@ -38,7 +38,7 @@ def rehearsal(tiny_data_dir, tmp_path_factory):
         if kind in record.KINDS:  # Timings have tests of their own.
             figures = table.figures("", "", batch_size=64, target=0.1)
             facts = {"command": module, "hardware": record.machine() | {"count": 6}}
-            name = f"{'resnet_70-' if kind == 'time_to_accuracy' else ''}{hardware}"
+            name = f"{'resnet_fast_70-' if kind == 'time_to_accuracy' else ''}{hardware}"
             record.write(kind, name, figures, **facts, versions={}, folder=place.results)
         else:
             done = commands.run(module, *flags)

@@ -61,8 +61,8 @@ def main(arguments: list[str]) -> None:
         difference = np.abs(features(output, values) - theirs[size]).max()
         rows.append([int(size), float(theirs[size].max()), float(difference)])
     about = (
-        "Our features of images of random numbers beside those of efficientnet-lite-pytorch, both in "
-        f"float32 with ImageNet's weights; {IMAGES} images for each size."
+        "Our features of images of random numbers beside those of efficientnet-lite-pytorch, both "
+        f"in float32 with ImageNet's weights; {IMAGES} images for each size."
     )
     columns = {"pixels": ",", "greatest feature": ".3f", "greatest difference": ".1e"}
     figures = table.figures("EfficientNet-Lite0", about, table.make(columns, rows))
