@@ -32,6 +32,7 @@ OPTIONS: dict[str, tuple[Change, Change]] = {
     "rotation": ({"rotation": 0.0}, {"rotation": 10.0}),
     "label_smoothing": ({"label_smoothing": 0.0}, {"label_smoothing": 0.1}),
     "mixup": ({"mixup": 0.0}, {"mixup": 0.2}),
+    "cutmix": ({"cutmix": 0.0}, {"cutmix": 0.3}),
     "ema": ({"ema_decay": 0.0}, {"ema_decay": 0.999}),
     # Each with a learning rate and a weight decay that suit it, for a fair trial.
     "optimizer": (
