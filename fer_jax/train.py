@@ -27,6 +27,7 @@ from fer_jax.data.records import (
 from fer_jax.devices import create_mesh, device_kind, memory_errors, supported_dtype
 from fer_jax.errors import UserError, warn
 from fer_jax.inference.teachers import Teachers
+from fer_jax.inference.validation import Validation
 from fer_jax.inference.warm_start import Initialize, choose_initial_weights
 from fer_jax.models import create_model, follow_data
 from fer_jax.models.functional import abstract_network
@@ -64,7 +65,6 @@ from fer_jax.training.step import (
 )
 from fer_jax.training.targets import choose_targets
 from fer_jax.training.tracing import Trace
-from fer_jax.training.validation import Validation
 from fer_jax.workdir import PAGE, PROFILE, recorded_data_dir
 
 
