@@ -1,5 +1,6 @@
 """Tables of accuracy: the headlines, views, classes, and every recorded run beside its paper."""
 
+import re
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,23 @@ def readme(results: Path) -> str:
     return headline(names, results, *columns, most=1)
 
 
+def teachers(results: Path) -> str:
+    """Returns a table of the same network with and without a teacher."""
+    columns = ("seeds", SPLIT, "macro F1", "ECE", "without copies", "mean prediction", "time")
+    rows = []
+    for found in record.read("accuracy", results):
+        study = re.match(r"resnet_cpu-(student|alone)-", found["name"])
+        if study:
+            taught_by = ", ".join(found["config"]["knobs"]["teachers"]) or "none"
+            cells = (_SCORES[column](found) for column in columns)
+            rows.append([taught_by, *cells, table.hardware(found["hardware"])])
+    if not rows:
+        return _UNMEASURED.capitalize() + "."
+    words = {"time", "hardware"}
+    headings = {"teacher": ""} | {column: "" if column in words else "s" for column in columns}
+    return "\n".join(table.lines(table.make(headings | {"hardware": ""}, rows)))
+
+
 def views(results: Path) -> str:
     """Returns a table of the accuracy through each kind of views, where several were tried."""
     rows = []
@@ -203,6 +221,8 @@ def _trained(found: Record) -> str:
         changes.pop(key, None)
     if changes:
         done += f", with {', '.join(f'{key}={value}' for key, value in changes.items())}"
+    if teachers := found["config"]["knobs"].get("teachers"):
+        done += f", taught by {', '.join(teachers)}"
     return f"**{how_trained(found)}**: {done}"
 
 

@@ -15,6 +15,7 @@ CONTENTS: dict[str, Callable[[Path], str]] = {
     "accuracy/readme": accuracy.readme,
     "accuracy/ours": accuracy.ours,
     "accuracy/published": accuracy.published,
+    "accuracy/teachers": accuracy.teachers,
     "accuracy/views": accuracy.views,
     "accuracy/systems": accuracy.systems,
     "accuracy/ready": functools.partial(accuracy.one, "ready"),
