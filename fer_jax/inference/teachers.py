@@ -102,7 +102,10 @@ class Teachers:
 
 
 def _load(run: str, classes: Sequence[str]) -> TrainedModel:
-    model = load_trained(find_run(run))
+    try:
+        model = load_trained(find_run(run))
+    except UserError as error:
+        raise UserError(f"{error}; train that teacher first, or set teachers to others") from error
     if model.classes != tuple(classes):
         raise UserError(
             f"teachers has {run}, which tells apart {', '.join(model.classes)}; give runs with "
