@@ -16,8 +16,8 @@ from pictures import leave_out_pictures
 from fer_jax.config import default_config
 from fer_jax.errors import UserError
 from fer_jax.evaluate import evaluate
+from fer_jax.inference import validation
 from fer_jax.train import train
-from fer_jax.training import validation
 from fer_jax.training.input import INPUTS
 from fer_jax.workdir import read_resources, read_run
 
