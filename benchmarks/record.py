@@ -69,7 +69,7 @@ KINDS: dict[str, tuple[str, ...]] = {
         (
             *("ablation", "cold_start", "convolution", "demo", "export", "faults", "growth"),
             *("huge_pages", "large_records", "members", "soak", "speed"),
-            *("random_backbones", "time_to_accuracy", "transfer"),
+            *("time_to_accuracy", "transfer"),
         ),
         PAGE,
     ),

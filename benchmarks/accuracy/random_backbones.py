@@ -56,16 +56,9 @@ def main(arguments: Sequence[str]) -> None:
         overrides = [f"--config.{knob}={value}" for knob, value in (knobs | changes).items()]
         config = f"--config=published/{name}"
         children.run("fer_jax.main", f"--workdir={workdir / name}", config, *overrides)
-    run = read_run(workdir / next(iter(RUNS)))
-    found = record.keep(
-        "random_backbones",
-        make_figures(workdir),
-        command=table.command("accuracy.random_backbones"),
-        seeds=[run["config"]["seed"]],
-        hardware=run["devices"],
-        versions=run["versions"],
-    )
-    print(table.page(found))
+    command = table.command("accuracy.random_backbones")
+    figures = make_figures(workdir)
+    print(table.page(record.keep("transfer", figures, command=command, name="random_backbones")))
 
 
 def write_backbones(files: dict[str, Path], data_dir: str) -> None:

@@ -48,16 +48,8 @@ def main(arguments: Sequence[str]) -> None:
         knobs = given | {"model.image_size": size} | _knobs(start, options.pretrained)
         overrides = [f"--config.{knob}={value}" for knob, value in knobs.items()]
         children.run("fer_jax.main", f"--workdir={folder}", recipe, *overrides)
-    run = read_run(folders[runs[0]])
-    found = record.keep(
-        "transfer",
-        make_figures(folders),
-        command=table.command("accuracy.transfer"),
-        seeds=[run["config"]["seed"]],
-        hardware=run["devices"],
-        versions=run["versions"],
-    )
-    print(table.page(found))
+    command = table.command("accuracy.transfer")
+    print(table.page(record.keep("transfer", make_figures(folders), command=command)))
 
 
 def make_figures(folders: Mapping[tuple[str, str], Path]) -> dict[str, Any]:
