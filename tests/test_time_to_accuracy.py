@@ -92,5 +92,8 @@ def test_medians_of_the_turns():
     ours, theirs = table.cells({"figures": figures})
     assert ours["seconds to the accuracy"] == {"median": 41.0, "least": 40.0, "most": 44.0}
     assert theirs["seconds to the accuracy"] == "not reached"
-    assert "to 70.00% of public_test, in 70 epochs of resnet" in figures["about"]
-    assert "(views: one), and fer_jax once more at the end (views: ten_crop)" in figures["about"]
+    assert "to 70.00% of public_test, with the 70-epoch schedule of resnet" in figures["about"]
+    assert (
+        "epoch, through views = one, and fer_jax at the end through views = ten_crop"
+        in (figures["about"])
+    )

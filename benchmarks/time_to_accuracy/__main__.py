@@ -167,12 +167,15 @@ def make_figures(runs: Mapping[str, Sequence[Run]], target: float, load: float) 
         for phase in facts["seconds"]
     }
     views = knobs["epoch_views"] or knobs["views"]
+    seen = f"after each epoch, through views = {views}"
+    if views != knobs["views"]:
+        seen += f", and fer_jax at the end through views = {knobs['views']}"
     about = (
-        f"From the start of the command to {target:.2%} of {knobs['validation_split']}, in "
-        f"{knobs['epochs']} epochs of {facts['config']['file']}, with an empty compilation cache "
-        "and prepared records: median (least to most). Every side evaluates the whole split after "
-        f"each epoch (views: {views}), and fer_jax once more at the end (views: "
-        f"{knobs['views']}). Load of the machine before the first turn: {load:.1f}."
+        f"Seconds from the start of the command to {target:.2%} of {knobs['validation_split']}, "
+        f"with the {knobs['epochs']}-epoch schedule of {facts['config']['file']}, an empty "
+        "compilation cache and prepared records: median (least to most), in turn. Every side "
+        f"evaluates the whole split {seen}. Our seconds in all include checkpoints, pictures and "
+        f"pages; the peers keep their best weights. Load before the first turn: {load:.1f}."
     )
     return table.figures(
         "Time to an accuracy",
