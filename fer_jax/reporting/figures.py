@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from fer_jax.reporting.metrics import wilson_intervals
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -234,18 +236,11 @@ def plot_reliability(
       confidence: mean confidence in each bin, in [0, 1]; NaN for an empty bin.
       accuracy: fraction of correct predictions in each bin; NaN for an empty bin.
     """
-    from scipy.stats import binomtest
-
     figure = _new_figure(_PHONE, 3.9)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     occupied = count > 0
     correct = np.round(accuracy[occupied] * count[occupied]).astype(int)
-    intervals = np.array(
-        [
-            binomtest(hits, n).proportion_ci(method="wilson")
-            for hits, n in zip(correct.tolist(), count[occupied].tolist(), strict=True)
-        ]
-    )
+    intervals = wilson_intervals(correct, count[occupied])
     upper.plot([0, 100], [0, 100], "--", color=_GREY, linewidth=1, label="perfectly calibrated")
     upper.errorbar(
         100 * confidence[occupied],
@@ -283,7 +278,7 @@ def plot_precision_recall(
     """Draws the small precision-recall curve of one class.
 
     Args:
-      precision: fractions from `sklearn.metrics.precision_recall_curve`.
+      precision: fractions from `metrics.precision_recall`.
       recall: fractions from the same call.
       share: fraction of the images in this class, which is the precision of a random guess; drawn
         as a dotted line.

@@ -15,7 +15,7 @@ from fer_jax.data.contract import title_of
 from fer_jax.data.records import Records
 from fer_jax.reporting import figures
 from fer_jax.reporting.evaluation import Evaluation
-from fer_jax.reporting.metrics import RESAMPLES, calibration_bins
+from fer_jax.reporting.metrics import RESAMPLES, calibration_bins, precision_recall
 from fer_jax.reporting.pages import data_uri, inline, write_page
 from fer_jax.workdir import median_speed, origin, read_resources, read_run
 
@@ -162,22 +162,19 @@ def _precision_recall(
     evaluation: Evaluation, report: Mapping[str, Any]
 ) -> "Iterator[tuple[str, float | None, Markup | None]]":
     """Yields class, average precision and curve. The last two are None without images."""
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
     for index, (name, row) in enumerate(report["per_class"].items()):
         if not row["support"]:
             yield name, None, None
             continue
         truth = evaluation.records.labels == index
         score = evaluation.probabilities[:, index]
-        precision, recall, _ = precision_recall_curve(truth, score)
+        precision, recall, average = precision_recall(truth, score)
         figure = figures.plot_precision_recall(
             precision,
             recall,
             share=row["support"] / report["n"],
             chosen=None if row["precision"] is None else (row["recall"], row["precision"]),
         )
-        average = float(average_precision_score(truth, score))
         yield name, average, inline(figure, f"Precision by recall for class {name}")
 
 

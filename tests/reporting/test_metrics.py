@@ -12,7 +12,9 @@ from fer_jax.reporting.metrics import (
     calibration_bins,
     classification_metrics,
     confidence_intervals,
+    precision_recall,
     score,
+    wilson_intervals,
 )
 
 CLASSES = ("angry", "happy", "sad", "neutral")
@@ -56,6 +58,27 @@ def test_agrees_with_scikit_learn():
             "f1": f1,
             "support": support,
         }
+
+
+@pytest.mark.parametrize("levels", [5, 10**6])
+def test_precision_and_recall_are_scikit_learns(levels):
+    """With few levels many scores are equal."""
+    random = np.random.default_rng(0)
+    score = (random.integers(0, levels, 300) / levels).astype(np.float32)
+    truth = random.random(300) < score
+    precision, recall, average = precision_recall(truth, score)
+    expected = sklearn_metrics.precision_recall_curve(truth, score)
+    np.testing.assert_array_equal(precision, expected[0])
+    np.testing.assert_array_equal(recall, expected[1])
+    assert average == sklearn_metrics.average_precision_score(truth, score)
+
+
+def test_wilsons_intervals_are_scipys():
+    hits, n = np.array([0, 3, 7, 1, 50, 0]), np.array([5, 5, 7, 1, 90, 1])
+    expected = [
+        binomtest(*pair).proportion_ci(method="wilson") for pair in zip(hits, n, strict=True)
+    ]
+    np.testing.assert_allclose(wilson_intervals(hits, n), expected, rtol=1e-12)
 
 
 def assert_averages_are_scikit_learns(report, labels, predicted):
