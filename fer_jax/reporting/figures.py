@@ -195,8 +195,21 @@ def plot_samples(
     columns = min(_GRID_COLUMNS, len(images))
     rows = math.ceil(len(images) / columns)
     width = max(1.35, 0.085 * (max(map(len, classes)) + 8))
-    figure = _new_figure(max(columns * width, 3.2), rows * 1.68 + (0.6 if heading else 0.4))
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    side, height, head = 1.15, 1.65, 0.6 if heading else 0.4  # inches of a picture, row, heading
+    size = (max(columns * width, 3.2), rows * height + head)
+    figure = _new_figure(*size)
+    # As all sizes are known, the slow layout engine is not needed.
+    figure.set_layout_engine("none")
+    beside = (size[0] - (columns - 1) * width - side) / 2
+    margins = {
+        "left": beside / size[0],
+        "right": 1 - beside / size[0],
+        "bottom": 0.08 / size[1],
+        "top": 1 - (head + height - side - 0.08) / size[1],
+        "wspace": width / side - 1,
+        "hspace": height / side - 1,
+    }
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins).ravel()
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     correct = np.asarray(labels) == np.asarray(predicted)
@@ -396,12 +409,13 @@ def _thousands(value: float, _: float) -> str:
     return f"{value:,.10g}"
 
 
-def _head(figure: "Figure", *lines: str) -> None:
-    """Writes lines above a figure; of a long one the end, which tells runs apart."""
+def _head(figure: "Figure", heading: str, *lines: str) -> None:
+    """Writes lines above a figure; of a long heading the end, which tells runs apart."""
     most = int(11 * figure.get_figwidth())  # characters
-    fitting = [line if len(line) <= most else f"…{line[1 - most :]}" for line in lines if line]
-    if fitting:
-        figure.suptitle("\n".join(fitting), **_title(), x=0.01, ha="left", parse_math=False)
+    if len(heading) > most:
+        heading = f"…{heading[1 - most :]}"
+    if text := "\n".join(filter(None, (heading, *lines))):
+        figure.suptitle(text, **_title(), x=0.01, ha="left", parse_math=False)
 
 
 def _over_epochs(axes: "Axes", panel: str, history: Sequence[Mapping[str, Any]]) -> None:
