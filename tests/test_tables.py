@@ -109,7 +109,7 @@ def test_only_a_run_in_full_stands_among_the_results(changes, figures, trained, 
 
 
 def test_a_configs_docstring_has_its_figures(tmp_path):
-    write_accuracy(tmp_path, "resnet")
+    write_accuracy(tmp_path, "resnet_ensemble")
     text = '"""A network.\n\nTime: long.\nAccuracy: good.\n"""\n'
     assert measured(text, "resnet", tmp_path).splitlines()[2:4] == [
         "Time: 1 min 35 s of steps on 2 x abacus.",

@@ -15,6 +15,8 @@ SPLIT = "public_test"
 _OURS = [name for name, system in SYSTEMS.items() if not system.published]
 _PUBLISHED = [name for name, system in SYSTEMS.items() if system.published]
 _UNMEASURED = "not measured"
+_SEVERAL = {"resnet": "resnet_ensemble"}
+"""Configs that train several seeds of another one."""
 _TAUGHT = ("resnet_record",)
 """Configs whose command names their teachers."""
 
@@ -23,7 +25,8 @@ Record = Mapping[str, Any]
 
 def of_config(name: str, results: Path) -> list[Record]:
     """Returns the records of a config as it stands, but for seeds and members; best known first."""
-    found = [each for each in record.read("accuracy", results) if each["config"]["file"] == name]
+    names = (name, _SEVERAL.get(name))
+    found = [each for each in record.read("accuracy", results) if each["config"]["file"] in names]
     found = [each for each in found if how_trained(each) == "in full"]
     return sorted(found, key=lambda each: (len(each["seeds"]), each["date"]), reverse=True)
 
