@@ -13,8 +13,8 @@ JAX and PyTorch use a GPU if they see one. With `--at_once` the processes of all
 the same time, before the first turn.
 
 `--isa=AVX2` stands in for a processor that has AVX2 at most: XLA, oneDNN and PyTorch are told to
-use nothing newer. YNNPACK, which computes our matrix products, cannot be told, so our side does
-without it: such a processor has it besides. Parts of TensorFlow cannot be told either.
+use nothing newer. YNNPACK cannot be told. It computes our matrix products, and here oneDNN does.
+Parts of TensorFlow cannot be told either.
 
 Our side has a row for each `config.input`. On a GPU it also has a row without our compiler options
 and, for the smallest network, a row for eight members together. On a GPU PyTorch has a row for each
@@ -125,7 +125,7 @@ def make_figures(
         f"compilation, without a cache{beside}. GFLOP/s are the network's: three times those of "
         "its forward pass, as XLA counts them, at the step's rate. The peak is "
         f"{ours['peak']}. Peak memory is {ours['memory']}."
-        + (f" All sides use {isa} at most, and fer_jax does without YNNPACK." if isa else "")
+        + (f" All sides use {isa} at most; for fer_jax this leaves out YNNPACK." if isa else "")
     )
     rows: list[list[Any]] = []
     for network, by_side in turns.items():
