@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+_TESTS = Path(__file__).parent
+
 # It imports the libraries and rooms, but not the commands. No device is in use when it forks.
 _SERVER = """
 import gc, json, os, runpy, sys, warnings
@@ -29,6 +31,10 @@ else:
 files = {0: (os.devnull, os.O_RDONLY), 1: (job["out"], os.O_WRONLY), 2: (job["err"], os.O_WRONLY)}
 for number, (name, flags) in files.items():
     os.dup2(os.open(name, flags), number)
+if not job["pictures"]:
+    sys.path.append(job["tests"])
+    import pictures
+    pictures.leave_empty()
 os.chdir(job["cwd"])
 sys.argv = [job["module"], *map(os.fsdecode, map(bytes.fromhex, job["arguments"]))]
 runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
@@ -53,14 +59,19 @@ def _server() -> subprocess.Popen:
     return server
 
 
-def run(module: str, *arguments: object, cwd: Path | str = ".") -> subprocess.CompletedProcess:
-    """Runs `python -m module arguments` in a folder to its end; returns status and outputs."""
+def run(
+    module: str, *arguments: object, cwd: Path | str = ".", pictures: bool = True
+) -> subprocess.CompletedProcess:
+    """Runs `python -m module arguments` in a folder to its end; returns status and outputs.
+
+    Without `pictures` the pages of runs and evaluations are empty files, and pictures are left out.
+    """
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         out.touch(), err.touch()
         encoded = [os.fsencode(str(argument)).hex() for argument in arguments]
         job = {"module": module, "arguments": encoded, "out": str(out), "err": str(err)}
-        job["cwd"] = os.path.abspath(cwd)
+        job |= {"cwd": os.path.abspath(cwd), "pictures": pictures, "tests": str(_TESTS)}
         server = _server()
         assert server.stdin
         assert server.stdout

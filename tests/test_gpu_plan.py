@@ -42,7 +42,7 @@ def rehearsal(tiny_data_dir, tmp_path_factory):
             figures = table.figures("", "")
             record.write(kind, name, figures, **facts, versions={}, folder=place.results)
         else:
-            done = commands.run(module, *flags)
+            done = commands.run(module, *flags, pictures=False)
             assert done.returncode == 0, done.stderr
 
     # Tiny CNNs compile fastest.
