@@ -23,11 +23,9 @@ def finished(workdir, peak: float | None = 512.0):
 
 
 def test_each_size_and_start_has_a_row(tmp_path):
-    folders = {
-        ("48", "frozen"): finished(tmp_path / "frozen"),
-        ("48", "random"): finished(tmp_path / "random", peak=None),
-    }
-    found = transfer.make_figures(folders)
+    finished(tmp_path / "frozen-48")
+    finished(tmp_path / "random-48", peak=None)
+    found = transfer.make_figures(tmp_path, ["frozen-48", "random-48"])
     assert "after 1,200 steps of 64 images of train_80, one run each, seed 0" in found["about"]
     heading, _, *rows = table.lines(found["tables"][0])
     assert "validation_20 (n = 100), %" in heading

@@ -2,15 +2,15 @@
 
 Example:
   python -m benchmarks.accuracy.transfer --workdir=runs/transfer --pretrained=FILE
-  python -m benchmarks.accuracy.transfer --workdir=short --pretrained=FILE --sizes=48 \\
-    --config.epochs=2 --config.steps_per_epoch=180
+  python -m benchmarks.accuracy.transfer --workdir=short --pretrained=FILE \\
+    --only=fine_tuned-48,random-48 --config.epochs=2 --config.steps_per_epoch=180
 
 `python -m benchmarks.accuracy.efficientnet_lite` makes FILE. Each run has a folder of its own in
 the workdir, where `python -m fer_jax.main` trains it. The same command resumes a stopped run. Flags
 of the config hold for all runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,16 @@ from ml_collections import config_flags
 
 from benchmarks import children, record, table
 from fer_jax import cli
+from fer_jax.errors import UserError
 from fer_jax.workdir import METRICS, read_history, read_report, read_resources, read_run
 
 STARTS = ("frozen", "fine_tuned", "random")
 """From ImageNet with only the logits' layer learning, from ImageNet, and from random weights."""
+
+SIZES = (48, 112)
+"""Sizes in pixels that images are resized to."""
+
+RUNS = {f"{start}-{size}": (start, size) for size in SIZES for start in STARTS}
 
 _ALL_STAGES = 9
 
@@ -32,7 +38,7 @@ def define_flags() -> None:
     cli.define_config("efficientnet_lite", what="The recipe.")
     flags.DEFINE_string("workdir", None, "Folder with one run for each row.", required=True)
     flags.DEFINE_string("pretrained", None, "File of ImageNet's weights.", required=True)
-    flags.DEFINE_list("sizes", ["48", "112"], "Sizes in pixels that images are resized to.")
+    flags.DEFINE_list("only", list(RUNS), "Runs to train and record.")
     record.define_flags()
 
 
@@ -42,27 +48,31 @@ def main(arguments: Sequence[str]) -> None:
     options = flags.FLAGS
     recipe = f"--config={config_flags.get_config_filename(options['config'])}"
     given = config_flags.get_override_values(options["config"])
-    runs = [(size, start) for size in options.sizes for start in STARTS]
-    folders = {(size, start): Path(options.workdir, f"{start}-{size}") for size, start in runs}
-    for (size, start), folder in folders.items():
+    if unknown := [name for name in options.only if name not in RUNS]:
+        raise UserError(f"--only has {', '.join(unknown)}; choose from {', '.join(RUNS)}")
+    workdir = Path(options.workdir)
+    for name in options.only:
+        start, size = RUNS[name]
         knobs = given | {"model.image_size": size} | _knobs(start, options.pretrained)
         overrides = [f"--config.{knob}={value}" for knob, value in knobs.items()]
-        children.run("fer_jax.main", f"--workdir={folder}", recipe, *overrides)
+        children.run("fer_jax.main", f"--workdir={workdir / name}", recipe, *overrides)
+    figures = make_figures(workdir, options.only)
     command = table.command("accuracy.transfer")
-    print(table.page(record.keep("transfer", make_figures(folders), command=command)))
+    print(table.page(record.keep("transfer", figures, command=command)))
 
 
-def make_figures(folders: Mapping[tuple[str, str], Path]) -> dict[str, Any]:
-    """Returns the figures of finished runs, by their size and start."""
-    first = next(iter(folders.values()))
+def make_figures(workdir: Path, runs: Sequence[str]) -> dict[str, Any]:
+    """Returns the figures of finished runs, which are keys of `RUNS`."""
+    first = workdir / runs[0]
     config = read_run(first)["config"]
     split, steps = config["validation_split"], read_history(first / METRICS)[-1]["step"]
     rows = []
-    for (size, start), folder in folders.items():
+    for name in runs:
+        folder, (start, size) = workdir / name, RUNS[name]
         report, resources = read_report(folder, split), read_resources(folder)
         accuracy = table.accuracy(report["accuracy"], report["n"])
         peak = resources and resources["peak_memory_mib"]["host"]
-        rows.append([int(size), start, accuracy, 100 * report["macro_f1"], peak])
+        rows.append([size, start, accuracy, 100 * report["macro_f1"], peak])
     about = (
         f"EfficientNet-Lite0 after {steps:,} steps of {config['batch_size']} images of "
         f"{config['train_split']}, one run each, seed {config['seed']}; ± is one standard error "
