@@ -213,6 +213,8 @@ def of_run(workdir: Path, config: str | None = None) -> dict[str, Any]:
     histories = [read_history(path / METRICS) for path in members if (path / METRICS).exists()]
     resources = read_resources(workdir)
     name, changes = _changes(knobs, config)
+    if not histories:
+        changes.pop("best_by", None)  # A model folder has one checkpoint, whatever chose it.
     figures = {
         "epochs": max((len(history) for history in histories), default=knobs["epochs"]),
         "planned_epochs": knobs["epochs"],

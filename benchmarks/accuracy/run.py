@@ -5,7 +5,7 @@ Example:
   python -m benchmarks.accuracy.run --workdir=fer_jax/weights --config=ready \\
       --data_dir=data/fer2013 --views=one,flip,ten_crop
 
-A run is evaluated at its best checkpoint on its validation split and on public_test, never on
+What the run has already evaluated is only read. A run is evaluated at its best checkpoint on its validation split and on public_test, never on
 private_test. Leaked images, which are copies of training images, are those of audit.csv in the
 folder of the records; `fer_jax audit` writes it, and so does this command if it is missing. It
 leaves results/accuracy/<name>.json, with pictures of curves and confusion matrix beside it.
@@ -25,7 +25,7 @@ from absl import flags
 from benchmarks import record, table
 from fer_jax import cli
 from fer_jax.errors import write_atomically
-from fer_jax.workdir import CONFIG, METRICS, WEIGHTS, member_workdirs, read_history, read_run
+from fer_jax.workdir import METRICS, WEIGHTS, member_workdirs, read_history, read_run
 
 SPLIT = "public_test"
 AUDIT = "audit.csv"
@@ -110,11 +110,8 @@ def _find_audit(data_dir: Path) -> Path:
 
 
 def _copy(model: Path, folder: Path) -> Path:
-    copy = folder / "model"
-    copy.mkdir()
-    for name in (CONFIG, WEIGHTS):
-        shutil.copy(model / name, copy / name)
-    return copy
+    """Copies a model folder with the reports that it has."""
+    return Path(shutil.copytree(model, folder / "model"))
 
 
 def _command(workdir: Path, facts: Mapping[str, Any]) -> str:

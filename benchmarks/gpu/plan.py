@@ -52,19 +52,20 @@ JOBS = (
 
 _TINY_CNN = "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))"
 _TINY_RUN = (
-    *("--config.epochs=2", "--config.steps_per_epoch=2", "--config.warmup_epochs=0"),
+    *("--config.epochs=1", "--config.steps_per_epoch=2", "--config.warmup_epochs=0"),
     *("--config.batch_size=16", "--config.eval_batch_size=64", "--config.dtype=float32"),
 )
 
 
 def toy(job: Job) -> Job:
-    """Returns a job at a size for a rehearsal on a CPU: a tiny network, four steps, two members."""
+    """Returns a job at a size for a rehearsal on a CPU: a tiny network, two steps."""
     if job.kind == "speed":
         return job._replace(flags=(*job.flags, "--rounds=1", "--seconds=0.1"), seconds=60)
     resnet = job.config.startswith("resnet")
     model = ("--config.model.width=2", "--config.views=one") if resnet else (_TINY_CNN,)
     if job.kind == "time_to_accuracy":
         return job._replace(flags=(*_TINY_RUN, *model, "--target=0.01"), seconds=30)
-    members = () if job.needs else ("--config.ensemble=2",)
+    several = any("ensemble" in each for each in (job.config, *job.flags)) and not job.needs
+    members = ("--config.ensemble=2",) if several else ()
     flags = (*job.flags, *_TINY_RUN, *model, *members)
     return job._replace(flags=flags, views=(), seconds=30)

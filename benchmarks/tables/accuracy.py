@@ -49,7 +49,7 @@ def scores(found: Record, folder: str, key: str, *, without: bool = False) -> li
     seeds = evaluation["seeds"] if evaluation else []
     if without:
         seeds = [seed["without"] for seed in seeds if "without" in seed]
-    return [seed[key] for seed in seeds]
+    return [seed[key] for seed in seeds if key in seed]
 
 
 def mean(values: Sequence[float], digits: int = 2) -> str:
