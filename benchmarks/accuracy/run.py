@@ -5,10 +5,11 @@ Example:
   python -m benchmarks.accuracy.run --workdir=fer_jax/weights --config=ready \\
       --data_dir=data/fer2013 --views=one,flip,ten_crop
 
-What the run has already evaluated is only read. A run is evaluated at its best checkpoint on its validation split and on public_test, never on
-private_test. Leaked images, which are copies of training images, are those of audit.csv in the
-folder of the records; `fer_jax audit` writes it, and so does this command if it is missing. It
-leaves results/accuracy/<name>.json, with pictures of curves and confusion matrix beside it.
+A run is evaluated at its best checkpoint on its validation split and on public_test, never on
+private_test. Reports that it already has are only read. Leaked images, which are copies of training
+images, are those of audit.csv in the folder of the records; `fer_jax audit` writes it, and so does
+this command if it is missing. It leaves results/accuracy/<name>.json, with pictures of curves and
+confusion matrix beside it.
 """
 
 import io

@@ -144,7 +144,7 @@ def teachers(results: Path) -> str:
             cells = (_SCORES[column](found) for column in columns)
             rows.append([taught_by, *cells, table.hardware(found["hardware"])])
     if not rows:
-        return _UNMEASURED.capitalize() + "."
+        return f"{_UNMEASURED.capitalize()}."
     words = {"time", "hardware"}
     headings = {"teacher": ""} | {column: "" if column in words else "s" for column in columns}
     return "\n".join(table.lines(table.make(headings | {"hardware": ""}, rows)))
@@ -166,6 +166,8 @@ def views(results: Path) -> str:
             ]
             rows.append([f"`{found['config']['file']}`", *accuracies])
     headings = {"config": "", "one": "s", "flip": "s", "ten_crop": "s"}
+    if not rows:
+        return f"{_UNMEASURED.capitalize()}."
     return "\n".join(table.lines(table.make(headings, rows)))
 
 
@@ -178,7 +180,7 @@ def one(name: str, results: Path) -> str:
 def classes(name: str, results: Path) -> str:
     """Returns precision, recall and F1 of each class, of the first record of a config."""
     found = of_config(name, results)
-    return "\n".join(_per_class(found[0])) if found else _UNMEASURED.capitalize() + "."
+    return "\n".join(_per_class(found[0])) if found else f"{_UNMEASURED.capitalize()}."
 
 
 def systems(results: Path) -> str:
