@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,14 @@ convolve = lambda: jax.lax.conv_general_dilated(
     x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 program = jax.jit(convolve, compiler_options=compiler_options()).lower().compile()
 print(program.as_text().count("onednn$convolution"))
+"""
+
+TRAIN = f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+import pictures, runpy
+pictures.leave_empty()
+runpy.run_module("fer_jax.main", run_name="__main__", alter_sys=True)
 """
 
 OFF = "--xla_cpu_experimental_onednn_custom_call=false"
@@ -52,7 +61,7 @@ def train(tiny_data_dir, workdir, flags, dtype="float32"):
     """Returns a run's output, and the mean loss of its three steps."""
     result = python(
         flags,
-        *("-m", "fer_jax.main", "--config=configs/cnn.py", f"--workdir={workdir}"),
+        *("-c", TRAIN, "--config=configs/cnn.py", f"--workdir={workdir}"),
         *(f"--config.data_dir={tiny_data_dir}", "--config.batch_size=16", "--config.epochs=1"),
         *("--config.steps_per_epoch=3", f"--config.dtype={dtype}"),
         "--config.model.layers=(('conv',8),'max_pool',('conv',16),'max_pool','flatten')",

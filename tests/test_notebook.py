@@ -13,7 +13,7 @@ NOTEBOOK = Path("launch/evaluate_in_colab.ipynb")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_runs_from_top_to_bottom(tiny_data_dir, tmp_path):
+def test_runs_from_top_to_bottom(tiny_data_dir, tmp_path, no_pictures):
     config = default_config()
     config.data_dir = str(tiny_data_dir)
     config.model.layers = (("conv", 4), ("max_pool", 4), "flatten")
