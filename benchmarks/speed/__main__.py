@@ -16,9 +16,10 @@ the same time, before the first turn.
 use nothing newer. YNNPACK cannot be told. It computes our matrix products, and here oneDNN does.
 Parts of TensorFlow cannot be told either.
 
-Our side has a row for each `config.input`. On a GPU it also has a row without our compiler options
-and, for the smallest network, a row for eight members together. On a GPU PyTorch has a row for each
-way to train. Ratios compare each row with our first row.
+Our side has a row for each `config.input`, but with `--isa` only one, for the host's. On a GPU it
+also has a row without our compiler options and, for the smallest network, a row for eight members
+together. On a GPU PyTorch has a row for each way to train. Ratios compare each row with our first
+row.
 """
 
 import json
@@ -72,8 +73,8 @@ def main(arguments: Sequence[str]) -> None:
     for config in options.configs:
         name = Path(config).stem
         members = _MEMBERS.get(name, 1)
-        more = {"members": members, "without_ynnpack": bool(options.isa)}
-        jobs[name] = make_job(config, batch_size=size, seconds=seconds, **more)
+        more = dict.fromkeys(("host_only", "without_ynnpack"), bool(options.isa))
+        jobs[name] = make_job(config, batch_size=size, seconds=seconds, members=members, **more)
     environment = limit(options.isa) if options.isa else {}
     turns: dict[tuple[str, str], list[Turn]] = {}
     for names in [list(jobs)] if options.at_once else [[name] for name in jobs]:
