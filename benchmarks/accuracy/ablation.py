@@ -114,9 +114,11 @@ def make_figures(
     for other in [other for other in VIEWS if views and other != config.views]:
         accuracies, _ = _evaluate(workdir / BASELINE, splits, other)
         rows.append(["views", _describe({"views": other}, config), *accuracies, None])
+    last = config.best_by == "last"
+    which = "last epoch" if last else f"epoch that did best on {config.validation_split}"
     about = (
-        f"Accuracy at the epoch that did best on {config.validation_split}; one run each, seed "
-        f"{config.seed}; ± is one standard error over the images. Seconds are those of training."
+        f"Accuracy at the {which}; one run each, seed {config.seed}; ± is one standard error over "
+        "the images. Seconds are those of training."
     )
     of_splits = {f"{split} (n = {n:,}), %": ".2f" for split, n in zip(splits, sizes, strict=True)}
     columns = {"option": "", "change": "", **of_splits, "seconds": ",.0f"}

@@ -274,6 +274,8 @@ def _per_class(found: Record) -> list[str]:
     for name, figures in evaluation["per_class"].items():
         row: list[Any] = [name]
         for index, key in enumerate(("precision", "recall", "f1")):
-            row += [100 * figures[key], *([theirs[name][index]] if theirs else [])]
+            score = figures[key]  # A class that is never predicted has no precision.
+            row.append(None if score is None else 100 * score)
+            row += [theirs[name][index]] if theirs else []
         rows.append([*row, figures["support"]])
     return table.lines(table.make(columns | {"images": ","}, rows))
