@@ -120,7 +120,10 @@ def _command(workdir: Path, facts: Mapping[str, Any]) -> str:
     if not facts["seconds"]:
         return table.command("accuracy.run")
     config = facts["config"]
-    told = [f"--config.{key}={value}" for key, value in config["changes"].items()]
+    changes = dict(config["changes"])
+    if teachers := config["knobs"].get("teachers"):
+        changes["teachers"] = ",".join(teachers)
+    told = [f"--config.{key}={value}" for key, value in changes.items()]
     return f"python -m fer_jax.main --config={config['file']} {shlex.join(told)}".rstrip()
 
 
