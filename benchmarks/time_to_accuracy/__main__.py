@@ -10,9 +10,9 @@ config; the first epoch that reaches the target counts, or else the result at th
 seen through more views. Nothing else is read from the split.
 
 PyTorch and Keras are peers, not dependencies: make an environment for each, and name its
-interpreter. They train the same network, from the same initialisation, on the same images, which
-they find in an .npz file that is made before, with the same shift, flip, batches, Adam and learning
-rates, and keep the best weights in a file. The sides take turns.
+interpreter. They train the same network, from initial weights of the same kind, on the same images,
+with the same shift, flip, batches, Adam and learning rates. They find the images in an .npz file
+that is made before, and keep the best weights in a file. The sides take turns.
 
 The exit status is 1 if fer_jax misses the target in one of its turns; no record is then written.
 """
