@@ -21,6 +21,7 @@ CONTENTS: dict[str, Callable[[Path], str]] = {
     "accuracy/ready": functools.partial(accuracy.one, "ready"),
     "accuracy/classes": functools.partial(accuracy.classes, "ready"),
     "speed/cpu": functools.partial(speed.cpu, "2_amd_epyc_avx512"),
+    "speed/to_accuracy": functools.partial(speed.to_accuracy, "small_cnn_55-2_amd_epyc_avx512"),
     "speed/gpu": functools.partial(speed.gpu, "nvidia_h100"),
     "speed/gpu_ours": functools.partial(speed.gpu_rate, "nvidia_h100", ours=True),
     "speed/gpu_peer": functools.partial(speed.gpu_rate, "nvidia_h100", ours=False),

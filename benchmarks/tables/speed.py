@@ -14,15 +14,15 @@ _OURS_ON_GPU = 'fer_jax, input = "device"'
 _COMPILED = "PyTorch, AMP bfloat16, torch.compile"
 
 
-def find(name: str, results: Path) -> Mapping[str, Any]:
+def find(name: str, results: Path, kind: str = "speed") -> Mapping[str, Any]:
     """Returns the measurement of this name.
 
     Raises:
       UserError: there is none.
     """
-    found = {each["name"]: each for each in record.read("speed", results)}
+    found = {each["name"]: each for each in record.read(kind, results)}
     if name not in found:
-        raise UserError(f"{results}/speed has no {name}.json")
+        raise UserError(f"{results}/{kind} has no {name}.json")
     return found[name]
 
 
@@ -46,6 +46,11 @@ def cpu(name: str, results: Path) -> str:
         rows.append([_TITLES.get(network, network), ours, *peers])
     columns = {"": "", "fer_jax": ",.0f", "PyTorch": "s", "Keras, TensorFlow": "s"}
     return "\n".join(table.lines(table.make(columns, rows)))
+
+
+def to_accuracy(name: str, results: Path) -> str:
+    """Returns the seconds of all sides to an accuracy, without those of the phases."""
+    return "\n".join(table.lines(find(name, results, "time_to_accuracy")["figures"]["tables"][0]))
 
 
 def gpu(name: str, results: Path) -> str:
