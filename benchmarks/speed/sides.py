@@ -17,6 +17,7 @@ from absl import flags
 from benchmarks import record
 from benchmarks.children import failure
 from fer_jax.config import load_config
+from fer_jax.data.contract import ImageFormat
 from fer_jax.errors import UserError
 
 Turn = Mapping[str, Any]
@@ -60,8 +61,11 @@ def make_job(name: str, *, batch_size: int, seconds: float, **more: Any) -> dict
     Raises:
       UserError: there is no such config.
     """
+    from fer_jax.models import follow_data  # It imports JAX, which takes seconds.
+
     config = load_config(name)
-    job = {"config": name, "model": config.model.to_dict(), "shift": config.shift}
+    model = dict(follow_data(config.model, ImageFormat()))
+    job = {"config": name, "model": model, "shift": config.shift}
     return job | {"flip": config.flip, "batch_size": batch_size, "seconds": seconds, **more}
 
 
