@@ -77,7 +77,8 @@ def test_resumes_what_was_stopped_and_records_it(tiny, tiny_data_dir, tmp_path, 
     assert "resuming" in capfd.readouterr().err
 
     (found,) = record.read("accuracy", results)
-    assert found["command"] == f"python -m fer_jax.main --config={tiny} --config.epochs=2"
+    name = Path(tiny).name  # A record keeps no folder of the machine.
+    assert found["command"] == f"python -m fer_jax.main --config=…/{name} --config.epochs=2"
     assert found["config"]["changes"] == {"epochs": 2}
     figures = found["figures"]
     assert (figures["epochs"], figures["parameters"]) == (2, PARAMETERS)
