@@ -36,5 +36,7 @@ def test_each_size_and_start_has_a_row(tmp_path):
 def test_random_backbones_show_the_first_and_the_last_loss(tmp_path):
     for name in random_backbones.RUNS:
         finished(tmp_path / name)
-    _, _, *rows = table.lines(random_backbones.make_figures(tmp_path)["tables"][0])
+    _, _, *rows = table.lines(
+        random_backbones.make_figures(tmp_path, random_backbones.RUNS)["tables"][0]
+    )
     assert rows[0] == "| `resnet50_transfer` | 64 | 1,200 | 2.000 | 0.167 | 1065.0 | 512 |"

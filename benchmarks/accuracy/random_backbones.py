@@ -33,6 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder with one run for each system.", required=True)
     cli.define_path("data_dir", "Folder of the records.", required=True)
     flags.DEFINE_integer("epochs", 4, "Epochs of 50 steps.", lower_bound=1)
+    flags.DEFINE_multi_enum("only", list(RUNS), list(RUNS), "Systems to train.")
     record.define_flags()
 
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> None:
     files = {name: workdir / f"{name}.h5" for name in RUNS}
     if not all(file.exists() for file in files.values()):
         write_backbones(files, options.data_dir)
-    for name, changes in RUNS.items():
+    for name in options.only:
         knobs = {
             "pretrained.file": files[name],
             "data_dir": options.data_dir,
@@ -53,11 +54,11 @@ def main(arguments: Sequence[str]) -> None:
             "steps_per_epoch": 50,
             "eval_batch_size": 14,
         }
-        overrides = [f"--config.{knob}={value}" for knob, value in (knobs | changes).items()]
+        overrides = [f"--config.{knob}={value}" for knob, value in (knobs | RUNS[name]).items()]
         config = f"--config=published/{name}"
         children.run("fer_jax.main", f"--workdir={workdir / name}", config, *overrides)
     command = table.command("accuracy.random_backbones")
-    figures = make_figures(workdir)
+    figures = make_figures(workdir, options.only)
     print(table.page(record.keep("transfer", figures, command=command, name="random_backbones")))
 
 
@@ -91,10 +92,10 @@ def write_backbones(files: dict[str, Path], data_dir: str) -> None:
             legacy_h5_format.save_weights_to_hdf5_group(weights, network)
 
 
-def make_figures(workdir: Path) -> dict[str, Any]:
-    """Returns the figures of finished runs."""
+def make_figures(workdir: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the figures of finished runs of these systems."""
     rows = []
-    for name in RUNS:
+    for name in names:
         history, run = read_history(workdir / name / METRICS), read_run(workdir / name)
         resources = read_resources(workdir / name)
         rows.append(
