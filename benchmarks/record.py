@@ -54,7 +54,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = ("title", "about", "tables")
 
 KINDS: dict[str, tuple[str, ...]] = {
-    # Of trained networks. `epochs` done of `planned_epochs`; `parameters` of one network;
+    # Trained networks: `epochs` done of `planned_epochs`; `parameters` of one network;
     # `evaluations` by folder below eval/, such as "public_test+ten_crop": the `split`, `views`,
     # number of images `n`, for each of the `seeds` its `accuracy`, `macro_f1`, `weighted_f1`, `nll`
     # and `ece`, and the same `without` copies of training images, if they were left out; of an

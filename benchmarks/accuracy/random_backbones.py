@@ -25,7 +25,7 @@ RUNS = {
     "resnet50_transfer": {"batch_size": 4, "learning_rate": 1e-4},
     "vgg16_transfer": {"batch_size": 2, "learning_rate": 1e-4},
 }
-"""What differs from each config, besides the number of steps."""
+"""Changed knobs of each config, besides the number of steps."""
 
 
 def define_flags() -> None:

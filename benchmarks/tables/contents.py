@@ -1,4 +1,4 @@
-"""What each marked part of a page contains, by its name."""
+"""The contents of each marked part of a page, by its name."""
 
 import functools
 import re
