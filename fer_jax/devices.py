@@ -11,12 +11,14 @@ import math
 import os
 import platform
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fer_jax.errors import UserError
@@ -74,9 +76,8 @@ def compiler_options() -> dict[str, str | bool]:
       `benchmarks/speed/speed_gpu.md`.
     * Elsewhere, or where `XLA_FLAGS` names one of these options: none.
 
-    Programs with these options are not kept in the compilation cache, see `training/programs.py`.
-    So the options do not pay off in programs that start often or compile for longer than they run,
-    such as an evaluation.
+    Programs with these options are not kept in the compilation cache, see `compile_outside_cache`.
+    So the options do not pay off in programs that compile for longer than they run.
     """
     backend = jax.default_backend()
     known = backend != "cpu" or (platform.system(), platform.machine()) == ("Linux", "x86_64")
@@ -100,6 +101,39 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {
         "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
     },
 }
+
+
+def compile_outside_cache(
+    lowered: jax.stages.Lowered, options: Mapping[str, str | bool]
+) -> jax.stages.Compiled:
+    """Compiles with options of `compiler_options`; without any, JAX's compilation cache is used.
+
+    On a CPU the calls to oneDNN cannot be stored. On a GPU a CUDA graph cannot capture a cuDNN
+    kernel that has not run yet in this process, because CUDA loads it lazily. Autotuning runs it,
+    and a cached program skips autotuning.
+    """
+    with _without_cache() if options else contextlib.nullcontext():
+        return lowered.compile(compiler_options=dict(options))
+
+
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """Compiles without JAX's compilation cache; one thread after the other."""
+    with _setting:
+        enabled = jax.config.jax_enable_compilation_cache
+        _use_cache(False)
+        try:
+            yield
+        finally:
+            _use_cache(enabled)
+
+
+def _use_cache(enabled: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()  # Otherwise JAX keeps the setting that it read first.
+
+
+_setting = threading.Lock()
 
 
 def supported_dtype(dtype: str, *, training: bool = False) -> str:

@@ -12,10 +12,10 @@ from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
 from fer_jax.data.augment import Augmentation
-from fer_jax.data.contract import IMAGE_SIZE
+from fer_jax.data.contract import IMAGE_SIZE, ImageFormat
 from fer_jax.data.records import Records
 from fer_jax.devices import create_mesh, split_over_devices, supported_dtype
-from fer_jax.inference.probabilities import make_predict
+from fer_jax.inference.probabilities import compile_for_records, make_predict
 from fer_jax.kernels.context import convolutions
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
@@ -83,9 +83,14 @@ class Training:
 
     def evaluation_rate(self, images: UInt8[np.ndarray, "batch size size 1"], views: str) -> float:
         """Returns images/s of a single network's evaluation, from four batches of `images`."""
-        predict = make_predict(self._graph, self.members.mesh, views)
         batch = jax.device_put(images, split_over_devices(self.members.mesh))
         network = self.state.network
+        predict = compile_for_records(
+            make_predict(self._graph, self.members.mesh, views),
+            *((network["params"], network["statistics"]), len(images), ImageFormat()),
+            batch_size=len(images),
+            mesh=self.members.mesh,
+        )
         jax.block_until_ready(predict(network["params"], network["statistics"], batch))
         started = time.perf_counter()
         for _ in range(4):

@@ -20,7 +20,12 @@ from fer_jax.data.records import Records
 from fer_jax.devices import create_mesh, supported_dtype
 from fer_jax.errors import UserError
 from fer_jax.inference.model_folder import Network, is_model_folder, read_model_folder
-from fer_jax.inference.probabilities import Function, make_predict, predict_records
+from fer_jax.inference.probabilities import (
+    Function,
+    compile_for_records,
+    make_predict,
+    predict_records,
+)
 from fer_jax.models import create_model
 from fer_jax.models.functional import Graph, abstract_network
 from fer_jax.remote import Copy, copied
@@ -62,8 +67,17 @@ class TrainedModel:
         return self.apply(self._predict, records)
 
     def network_probabilities(self, records: Records) -> list[Float[ndarray, "n classes"]]:
-        """Returns the probabilities of each member of an ensemble, or of the only network."""
-        return self.apply_each(self._predict, records)
+        """Returns the probabilities of each member of an ensemble, or of the only network.
+
+        They are those of the run, to the last bit, if the checkpoint, views and machine are.
+        """
+        predict = compile_for_records(
+            self._predict,
+            *(self.networks[0], len(records), self.images),
+            batch_size=self.config.eval_batch_size,
+            mesh=self.mesh,
+        )
+        return self.apply_each(predict, records)
 
     def apply(self, function: Function, records: Records) -> Any:
         """Applies a function compiled for `graph` and `mesh` to every record.

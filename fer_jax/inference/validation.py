@@ -11,8 +11,7 @@ from jaxtyping import Float
 
 from fer_jax.data.contract import ImageFormat
 from fer_jax.data.records import Records
-from fer_jax.devices import split_over_devices
-from fer_jax.inference.probabilities import make_predict, predict_records, rows_of_batch
+from fer_jax.inference.probabilities import compile_for_records, make_predict, predict_records
 from fer_jax.models.functional import Graph
 
 
@@ -40,11 +39,7 @@ class Validation:
           mesh: devices that share a batch.
         """
         self._graph, self._network, self._mesh = graph, network, mesh
-        self._records, self._batch_size = records, batch_size
-        rows = rows_of_batch(len(records), batch_size, mesh)
-        self._images = jax.ShapeDtypeStruct(
-            (rows, *images.shape), np.uint8, sharding=split_over_devices(mesh)
-        )
+        self._records, self._images, self._batch_size = records, images, batch_size
         self._background = ThreadPoolExecutor(1, thread_name_prefix="compilation")
 
     def __enter__(self) -> "Validation":
@@ -57,8 +52,12 @@ class Validation:
         """Begins to compile the program for these views, a key of `VIEWS`, and returns it."""
 
         def compile() -> jax.stages.Compiled:
-            function: Any = make_predict(self._graph, self._mesh, views)
-            return function.lower(*self._network, self._images).compile()
+            return compile_for_records(
+                make_predict(self._graph, self._mesh, views),
+                *(self._network, len(self._records), self._images),
+                batch_size=self._batch_size,
+                mesh=self._mesh,
+            )
 
         program = self._background.submit(compile)
         if jax.process_count() > 1:

@@ -1,25 +1,23 @@
-"""Compiles training steps ahead of time, and calls them.
+"""Compiles training steps ahead of time, and calls them."""
 
-JAX's compilation cache keeps every program except those with options of
-`devices.compiler_options`, which are the training steps. On a CPU their calls to oneDNN cannot be
-stored. On a GPU a CUDA graph cannot capture a cuDNN kernel that has not run yet in this process,
-because CUDA loads it lazily. Autotuning runs it, and a cached program skips autotuning.
-"""
-
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 from jax.extend.core import Jaxpr, jaxprs_in_params
 from jaxtyping import Array, Float
 
-from fer_jax.devices import compiler_options, on_mesh, replicated, return_freed_memory
+from fer_jax.devices import (
+    compile_outside_cache,
+    compiler_options,
+    on_mesh,
+    replicated,
+    return_freed_memory,
+)
 from fer_jax.training.ensemble import Members
 from fer_jax.training.input import Input
 from fer_jax.training.memory import check_program
@@ -143,8 +141,7 @@ class Programs:
         return steps_per_call(count_operations(self._trace(most).jaxpr.jaxpr) // most)
 
     def _compile(self, count: int) -> Callable:
-        with _without_cache() if self._options else contextlib.nullcontext():
-            program = self._trace(count).lower().compile()
+        program = compile_outside_cache(self._trace(count).lower(), self._options)
         return_freed_memory()  # The compiler took hundreds of MiB.
         check_program(program, self._members.mesh)
         return program
@@ -172,7 +169,6 @@ class Programs:
             on_mesh(self._members.mesh, function),
             donate_argnums=1,
             out_shardings=self._members.state_sharding,
-            compiler_options=dict(self._options),
         )
         self._traced[count] = jitted.trace(self._turns[0], self._state, *arguments)
         return self._traced[count]
@@ -180,19 +176,3 @@ class Programs:
 
 def _turn(turn: int, _: Any) -> np.ndarray:
     return np.asarray(turn, np.int32)
-
-
-@contextlib.contextmanager
-def _without_cache() -> Iterator[None]:
-    """Compiles without JAX's compilation cache."""
-    enabled = jax.config.jax_enable_compilation_cache
-    _use_cache(False)
-    try:
-        yield
-    finally:
-        _use_cache(enabled)
-
-
-def _use_cache(enabled: bool) -> None:
-    jax.config.update("jax_enable_compilation_cache", enabled)
-    compilation_cache.reset_cache()  # Otherwise JAX keeps the setting that it read first.

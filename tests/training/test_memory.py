@@ -10,7 +10,13 @@ import pytest
 
 from fer_jax.config import default_config
 from fer_jax.data.contract import ImageFormat
-from fer_jax.devices import compiler_options, create_mesh, free_memory, memory_errors
+from fer_jax.devices import (
+    compile_outside_cache,
+    compiler_options,
+    create_mesh,
+    free_memory,
+    memory_errors,
+)
 from fer_jax.errors import UserError
 from fer_jax.models import create_model
 from fer_jax.models.functional import abstract_network
@@ -18,7 +24,6 @@ from fer_jax.training import memory
 from fer_jax.training.ensemble import Members
 from fer_jax.training.memory import check_memory, check_program
 from fer_jax.training.optimizer import create_optimizer
-from fer_jax.training.programs import _without_cache
 from fer_jax.training.step import create_state, make_train_step
 
 
@@ -91,8 +96,7 @@ def test_the_estimate_is_below_xlas_plan():
         "image": jax.ShapeDtypeStruct((rows, 48, 48, 1), np.uint8),
         "label": jax.ShapeDtypeStruct((rows,), np.int32),
     }
-    with _without_cache():
-        compiled = jax.jit(step, compiler_options=compiler_options()).lower(state, batch).compile()
+    compiled = compile_outside_cache(jax.jit(step).lower(state, batch), compiler_options())
     plan = compiled.memory_analysis().temp_size_in_bytes
     assert 0.4 * plan < memory._kept(*network, memory._images(rows, ImageFormat())) < plan
 
