@@ -61,12 +61,17 @@ def main(arguments: Sequence[str]) -> None:
     check(options.config)
     config_file = find_config(config_flags.get_config_filename(options["config"]))
     workdir = options.workdir or Path("runs") / config_file.stem
-    checked = worker.is_worker() or (cluster and cluster.number)  # By process 0's supervisor.
-    if isinstance(workdir, Path) and not workdir.is_dir() and not checked:
-        check_folder("--workdir", workdir)
     cli.use_huge_pages()
+
+    def check_workdir() -> None:
+        if isinstance(workdir, Path) and not workdir.is_dir():
+            check_folder("--workdir", workdir)
+
     if cluster:
-        sys.exit(supervise(cluster, _facts(options.config), options.log_dir))
+        check_here = None if cluster.number else check_workdir  # Only process 0 uses it.
+        sys.exit(supervise(cluster, _facts(options.config), options.log_dir, check_here))
+    if not worker.is_worker():
+        check_workdir()
     cli.set_up_jax()
     worker.join()
 

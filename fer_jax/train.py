@@ -122,7 +122,9 @@ def train(
     config.input = choose_input(config.input, training)
     config.distillation.sha256 = teachers.sha256
     config.model = ConfigDict(follow_data(config.model, data.images))
-    facts = {"records": data.fingerprint, "teachers": teachers.sha256, **data.excluded}
+    digests = {"records": data.fingerprint, "weights of teachers": teachers.sha256}
+    facts: dict[str, Any] = {f"digest of {what}": text[:12] for what, text in digests.items()}
+    facts |= {"input": config.input, "images left out": data.excluded}
     if differs := worker.difference("data", facts):
         raise UserError(differs)
     if finished := worker.share("finished", lambda: finished_result(workdir, config, data)):

@@ -6,8 +6,8 @@
 #
 # Every process gets its share of the GPUs or, without any, of the CPU cores. Ctrl-C or SIGTERM
 # stops all at the same step, saved; a second one ends them at once. Ends with the run's status:
-# 0 done, 2 a mistake, 75 stopped. With --restarts it starts again after 75 that nobody asked for,
-# as when a process was killed, at most K times.
+# 0 done, 2 a mistake, 75 stopped, above 128 if all were killed. With --restarts it starts again
+# after a stop that nobody asked for, as when a process was killed, at most K times.
 
 set -euo pipefail
 # shellcheck source=launch/common.sh
@@ -94,9 +94,9 @@ python=${PYTHON:-$root/.venv/bin/python}
 set -m # A process group for each: the terminal's Ctrl-C reaches this script alone.
 stopped='' interrupted=''
 processes=()
-trap stop_all INT TERM
+trap stop_all HUP INT TERM
 run_all
-while [[ $status == 75 && -z $stopped && $restarts -gt 0 ]]; do
+while ((status == 75 || status > 128)) && [[ -z $stopped && $restarts -gt 0 ]]; do
   restarts=$((restarts - 1))
   say "The run was stopped by a fault and starts again; $restarts more times if need be."
   run_all

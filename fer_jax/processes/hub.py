@@ -97,7 +97,7 @@ class Hub:
         if not isinstance(number, int) or not isinstance(facts, dict):
             return None
         self._came.add(number)
-        if len(self._came) == self._count:
+        if not self.missing():
             self.everyone_came.set()
         if number in self._writers:
             line = f"process {number} is here already, on {self._hosts[number]}; "
@@ -153,8 +153,13 @@ class Hub:
 
     async def _watch_silence(self) -> None:
         while True:
+            began = time.monotonic()
             await asyncio.sleep(BEAT)
             self._tell_all({"beat": True})
+            if (paused := time.monotonic() - began) > 2 * BEAT:  # This process was stopped itself.
+                self._heard = {number: heard + paused for number, heard in self._heard.items()}
+            if self._writers.keys() <= self._silent:
+                self.emptied.set()
             for number in self._writers.keys() - self._ended:
                 silence = time.monotonic() - self._heard[number]
                 if silence < SILENCE_TOLD:
@@ -164,13 +169,22 @@ class Hub:
                     continue
                 if number not in self._silent:
                     self._silent.add(number)
-                    text = f"{self.name(number)} has given no sign of life for {SILENCE_TOLD:.0f} "
-                    text += f"seconds; all wait for it, for {SILENCE_ENDS:.0f} seconds in all"
-                    self._tell_all({"tell": text})
+                    self._tell_all({"tell": silence_told(self.name(number))})
                 if silence > SILENCE_ENDS:
-                    text = f"{self.name(number)} has given no sign of life for "
-                    text += f"{SILENCE_ENDS:.0f} seconds; end it, and {ADVICE}"
-                    self.end(stopping.STATUS, text)
+                    self.end(stopping.STATUS, silence_ended(self.name(number)))
+
+
+def silence_told(name: str) -> str:
+    """Returns what all are told when a process has been silent for a while."""
+    return (
+        f"{name} has given no sign of life for {SILENCE_TOLD:.0f} seconds; all wait for it, for "
+        f"{SILENCE_ENDS:.0f} seconds in all"
+    )
+
+
+def silence_ended(name: str) -> str:
+    """Returns why all end when a process has been silent for too long."""
+    return f"{name} has given no sign of life for {SILENCE_ENDS:.0f} seconds; end it, and {ADVICE}"
 
 
 def describe_difference(facts: Mapping[str, Any], of_first: Mapping[str, Any]) -> str:
@@ -183,4 +197,4 @@ def describe_difference(facts: Mapping[str, Any], of_first: Mapping[str, Any]) -
     if not differences:
         return ""
     more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
-    return "; ".join(differences[:5]) + more + "; start all with the same command and data"
+    return "; ".join(differences[:5]) + more + "; start all with the same command, code and data"

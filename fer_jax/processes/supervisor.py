@@ -16,14 +16,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from fer_jax import errors, stopping
 from fer_jax.errors import UserError
 from fer_jax.processes.cluster import Cluster
-from fer_jax.processes.hub import ADVICE, BEAT, SILENCE_ENDS, Hub
+from fer_jax.processes.hub import (
+    ADVICE,
+    BEAT,
+    SILENCE_ENDS,
+    SILENCE_TOLD,
+    Hub,
+    silence_ended,
+    silence_told,
+)
 from fer_jax.processes.messages import LONGEST, encode, read
 
 WORKER = "FER_JAX_WORKER"
@@ -34,11 +42,17 @@ PATIENCE = 300.0
 """Seconds that processes wait for all others to come."""
 
 _TOLD_AFTER = 10.0  # Seconds of waiting after which a message says so.
+_PAUSE = 0.2  # Seconds between two tries to reach process 0.
 _FOR_LATE_ONES = 10.0  # Seconds that a refusal waits for processes that have not come yet.
 _VERDICT = 5.0  # Seconds that a worker's failure waits for another process's end to explain it.
 
 
-def supervise(cluster: Cluster, facts: Mapping[str, Any], log_dir: Path | None) -> int:
+def supervise(
+    cluster: Cluster,
+    facts: Mapping[str, Any],
+    log_dir: Path | None,
+    check: Callable[[], None] | None = None,
+) -> int:
     """Runs this command as the worker of one process; returns the status to end with.
 
     Args:
@@ -46,19 +60,15 @@ def supervise(cluster: Cluster, facts: Mapping[str, Any], log_dir: Path | None) 
       facts: what must be the same in all processes, ready for JSON.
       log_dir: folder for the output of all processes but 0, in `process_<number>.log`; None: they
         write where they are.
-
-    Raises:
-      UserError: the others cannot be reached, or do not come.
+      check: raises a `UserError` if this process cannot work. All end with it.
     """
-    return asyncio.run(_Supervisor(cluster, facts, log_dir).run())
+    return asyncio.run(_Supervisor(cluster, facts).run(log_dir, check))
 
 
 class _Supervisor:
-    def __init__(self, cluster: Cluster, facts: Mapping[str, Any], log_dir: Path | None):
-        self._cluster, self._facts = cluster, facts
-        self._log = _open_log(log_dir, cluster) if log_dir and cluster.number else None
-        if log_dir and not cluster.number:
-            print(f"all processes but 0 write to {log_dir}/process_<id>.log", flush=True)
+    def __init__(self, cluster: Cluster, facts: Mapping[str, Any]):
+        self._cluster, self._facts = cluster, {"number of processes": cluster.count, **facts}
+        self._log: IO[str] | None = None
         self._hub: Hub | None = None
         self._to_hub: asyncio.StreamWriter | None = None
         self._to_worker: asyncio.StreamWriter | None = None
@@ -67,12 +77,21 @@ class _Supervisor:
         self._others_stop = False
         self._stops: Counter[str] = Counter()
 
-    async def run(self) -> int:
+    async def run(self, log_dir: Path | None, check: Callable[[], None] | None) -> int:
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[str] = loop.create_future()
         self._verdict: asyncio.Future[tuple[int, str]] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, "supervisor")
+        try:
+            if log_dir and self._cluster.number:
+                self._log = _open_log(log_dir, self._cluster)
+            elif log_dir:
+                print(f"all processes but 0 write to {log_dir}/process_<id>.log", flush=True)
+            if check:
+                check()
+        except UserError as error:
+            self._decide(errors.STATUS, str(error))  # The others learn it once they are here.
         try:
             reader = await self._connect()
             if reader is None:
@@ -91,7 +110,7 @@ class _Supervisor:
     async def _connect(self) -> asyncio.StreamReader | None:
         """Opens the hub in process 0; connects with it, and says who this is.
 
-        Returns None if it is asked to stop before.
+        Returns None if it must end before.
         """
         cluster = self._cluster
         address = f"--coordinator_address={cluster.host}:{cluster.port}"
@@ -100,9 +119,10 @@ class _Supervisor:
             try:
                 await self._hub.open(cluster.port)
             except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else error  # asyncio's is long.
                 raise UserError(
-                    f"{address}: {error.strerror or error}; give the address at which process 0 "
-                    "runs, with a free port"
+                    f"{address}: {reason}; give the address at which process 0 runs, with a free "
+                    "port"
                 ) from None
         host = cluster.host if cluster.number else None
         began, told = time.monotonic(), False
@@ -123,9 +143,9 @@ class _Supervisor:
                         f"process {cluster.number} of {cluster.count} waits for process 0 at "
                         f"{cluster.host}:{cluster.port}, for {PATIENCE:.0f} seconds at most"
                     )
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(self._verdict), 1)
+                if self._verdict.done() and (self._stops or waited > _FOR_LATE_ONES):
                     return None
+                await asyncio.sleep(_PAUSE)
         self._to_hub = writer
         host = socket.gethostname()
         self._tell_hub({"hello": cluster.number, "host": host, "facts": dict(self._facts)})
@@ -149,14 +169,28 @@ class _Supervisor:
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         """Receives the hub's messages."""
         first = f"process 0 of {self._cluster.count} on {self._cluster.host}"
+        heard = told = False
         while True:
+            patience = SILENCE_ENDS - SILENCE_TOLD if told else SILENCE_TOLD
             try:
-                message = await asyncio.wait_for(read(reader), SILENCE_ENDS)
+                message = await asyncio.wait_for(read(reader), None if self._hub else patience)
             except TimeoutError:
-                line = f"{first} has given no sign of life for {SILENCE_ENDS:.0f} seconds; {ADVICE}"
-                return self._decide(stopping.STATUS, line)
+                if told:
+                    return self._decide(stopping.STATUS, silence_ended(first))
+                told = True
+                self._say(f"warning: {silence_told(first)}")
+                continue
             if message is None:
-                return self._decide(stopping.STATUS, f"{first} died; {ADVICE}")
+                line = f"{first} died; {ADVICE}"
+                if not heard:
+                    line = (
+                        f"what listens at {self._cluster.host}:{self._cluster.port} is not process "
+                    )
+                    line += "0 of this run, or ended at once; give another port, or start again"
+                return self._decide(stopping.STATUS, line)
+            if told:
+                self._say(f"warning: {first} is back")
+            heard, told = True, False
             if "start" in message and not self._started.done():
                 self._started.set_result(message["start"])
             elif "end" in message:

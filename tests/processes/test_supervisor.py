@@ -29,12 +29,16 @@ from fer_jax.training.interruption import Interruption
 
 place, facts, limits, log_dir = json.loads(os.environ["OPTIONS"])
 hub.SILENCE_TOLD, hub.SILENCE_ENDS, supervisor.PATIENCE, supervisor._TOLD_AFTER = limits
-supervisor.SILENCE_ENDS, supervisor._VERDICT = hub.SILENCE_ENDS, 1
+supervisor.SILENCE_TOLD, supervisor.SILENCE_ENDS, supervisor._VERDICT = *limits[:2], 1
+
+def check():
+    if facts.get("unusable") == place[3] == 0:
+        raise UserError("--workdir cannot be used")
 
 def main(arguments):
     if not worker.is_worker():
         log = log_dir and Path(log_dir)
-        sys.exit(supervisor.supervise(Cluster(*place), facts, log))
+        sys.exit(supervisor.supervise(Cluster(*place), facts, log, check))
     if "mistake" in facts and place[3] == 1:
         raise UserError("no records here; make some")
     if "bug" in facts and place[3] == 1:
@@ -181,13 +185,20 @@ def test_a_signal_to_one_stops_all_at_the_same_step(team, what):
     assert re.fullmatch(r"stopped at step \d+\n", lines.pop())
 
 
-def test_a_process_without_a_sign_of_life_is_told_and_then_all_end(team):
-    team.limits = (2, 4, 300, 10)
+@pytest.mark.parametrize(("what", "victim"), [("worker", 1), ("supervisor", 1), ("supervisor", 0)])
+def test_a_process_without_a_sign_of_life_is_told_and_then_all_others_end(team, victim, what):
+    team.limits = (2, 3, 300, 10)
     team.start(0, 1, 2)
-    os.kill(team.workers()[1], signal.SIGSTOP)
-    team.wait_until(2, r"process 1 of 3 on \S+ has given no sign of life for 2 seconds", "err")
-    assert set(team.ends().values()) == {75}
-    assert "no sign of life for 4 seconds; end it, and start the same command" in team.err(0)
+    workers = team.workers()
+    os.kill(workers[victim] if what == "worker" else team.processes[victim].pid, signal.SIGSTOP)
+    line = rf"process {victim} of 3 on \S+ has given no sign of life for"
+    team.wait_until(2, f"warning: {line} 2 seconds; all wait for it, for 3 seconds in all", "err")
+    others = {k: process for k, process in team.processes.items() if k != victim}
+    assert {process.wait(15) for process in others.values()} == {75}
+    for number in others:
+        assert re.search(f"\n{line} 3 seconds; end it, and start the same", team.err(number))
+    team.processes[victim].send_signal(signal.SIGCONT)
+    assert team.ends()[victim] == 75
 
 
 def test_a_mistake_of_one_is_told_by_all(team):
@@ -215,6 +226,25 @@ def test_processes_with_another_config_are_refused_with_the_difference(team):
         line = r"error: process 2 of 3 on \S+ differs from process 0: learning_rate is 0.01, there "
         assert re.match(line + "0.1; start all with the same command", team.err(number))
         assert team.out(number) == ""
+
+
+def test_a_process_of_another_number_of_processes_is_refused(team):
+    team.start(0, count=2)
+    team.start(1, count=3)
+    assert set(team.ends().values()) == {2}
+    assert "differs from process 0: number of processes is 3, there 2; start all" in team.err(0)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_what_one_cannot_write_to_is_told_by_all_before_they_train(team, tmp_path, number):
+    (tmp_path / "file").touch()
+    for k in range(3):
+        team.start(k, log_dir=tmp_path / "file" if k == 2 == number else None, unusable=number)
+    assert set(team.ends().values()) == {2}
+    reason = "--workdir cannot be used" if number == 0 else "--log_dir=.* cannot be written to"
+    for k in range(3):
+        name = "" if k == number else rf"process {number} of 3 on \S+: "
+        assert re.fullmatch(f"error: {name}{reason}.*\n", team.err(k))
 
 
 def test_two_processes_with_one_number_and_strangers_change_nothing(team):
