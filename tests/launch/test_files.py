@@ -58,6 +58,8 @@ def test_the_image_trains_the_quickstart_as_a_user_who_is_not_root():
     assert entry == ["fer_jax", "train", "--config=quickstart"]
     for name in ("cuda", "tpu", "cpu"):
         assert stages()[name][0] == ["FROM", "runtime"]
+    # The environment that is copied between them links to Python.
+    assert stages()["build"][0] == stages()["runtime"][0]
 
 
 def test_what_the_image_copies_is_not_ignored_and_builds_the_wheel():
@@ -65,15 +67,18 @@ def test_what_the_image_copies_is_not_ignored_and_builds_the_wheel():
     copied = [
         word
         for instruction in stages()["build"]
-        if instruction[0] == "COPY"
+        if instruction[0] == "COPY" and not instruction[1].startswith("--from")
         for word in instruction[1].split()[:-1]
     ]
     for name in copied:
         assert f"!{name}" in ignored
         assert Path(name).exists()
     assert {"fer_jax", "data_prep", "configs", "pyproject.toml", "README.md"} <= set(copied)
-    extras = re.findall(r"--extra (\w+)", Path("Dockerfile").read_text())
-    assert extras == ["cuda", "tpu"]
+    for stage, extra in (("build-cuda", "--extra cuda"), ("build-tpu", "--extra tpu")):
+        assert stages()[stage][-1][1].endswith(extra)
+    # Workdirs may be URLs.
+    syncs = re.findall(r"uv sync (.*)", Path("Dockerfile").read_text())
+    assert all(flags.startswith("--extra gcs --extra s3") for flags in syncs)
 
 
 def variants() -> dict[str, list[dict]]:
