@@ -33,9 +33,11 @@ say() {
   printf '%s%s\n' "${option[dry_run]:+# }" "$*"
 }
 
-# Prints the text at the top of the script.
+# Prints the text at the top of the script, where that is asked for, and ends.
 usage() {
+  [[ $command == help || " $* " == *" --help "* ]] || return 0
   sed -n '2,/^$/{/^$/d;s/^# \{0,1\}//;p}' "$0"
+  exit
 }
 
 # Prints words as a shell reads them back.
@@ -60,32 +62,39 @@ run() {
 }
 
 # Reads flags into `option` and `train`. $1 names the flags that the command takes; with `train`
-# among them it also takes --config, --workdir and --config.KEY.
+# among them it also takes --config, --workdir, --config.KEY, and --data_dir for --config.data_dir.
 parse() {
   local names=" $1 dry_run " flag key
   shift
   for flag; do
     [[ $flag == --?* ]] || die "$flag is not a flag; give flags as --NAME=VALUE"
     key=${flag#--} key=${key%%=*}
-    if [[ $names == *" train "* && $key =~ ^(config|workdir|config\..+)$ ]]; then
-      [[ $flag == *=?* ]] || die "--$key needs a value: --$key=VALUE"
-      if [[ $key == config ]]; then
-        train=("$flag" "${train[@]}") # It comes before its knobs.
-      else
-        train+=("$flag")
-      fi
-      option[$key]=${flag#*=}
+    if [[ $names == *" train "* && $key =~ ^(config|workdir|data_dir|config\..+)$ ]]; then
+      key=${key/#data_dir/config.data_dir}
     elif [[ $names != *" $key "* || $key == train ]]; then
-      names=${names/ train / config workdir config.KEY }
+      names=${names/ train / config workdir data_dir config.KEY }
       names=${names% } names=${names// / --}
       die "there is no --$key here; there are ${names# }"
     elif [[ $switches == *" $key "* ]]; then
       [[ $flag != *=* ]] || die "--$key takes no value"
       option[$key]=true
-    else
-      [[ $flag == *=?* ]] || die "--$key needs a value: --$key=VALUE"
-      option[$key]=${flag#*=}
+      continue
     fi
+    [[ $flag == *=?* ]] || die "--$key needs a value: --$key=VALUE"
+    [[ -z ${option[$key]-} ]] || die "--$key is given twice"
+    option[$key]=${flag#*=}
+    case $key in
+    config) train=("--$key=${flag#*=}" "${train[@]}") ;; # It comes before its knobs.
+    workdir | config.*) train+=("--$key=${flag#*=}") ;;
+    esac
+  done
+}
+
+# Ends unless these flags are whole numbers, where they are given.
+need_numbers() {
+  local key
+  for key; do
+    [[ ${option[$key]-0} =~ ^(0|[1-9][0-9]*)$ ]] || die "--$key=${option[$key]} is not a number"
   done
 }
 
@@ -122,25 +131,17 @@ pack() {
   fi
 }
 
-# The shell command that a machine runs to install the package with an extra of pyproject.toml.
-install_command() {
-  printf '%s' "mkdir -p fer_jax && rm -f fer_jax/*.whl && tar -xzf fer_jax.tar.gz -C fer_jax" \
-    " && fer_jax/launch/worker.sh install $1"
-}
-
 # The shell command that calls worker.sh on a machine.
 worker_command() {
   quoted fer_jax/launch/worker.sh "$@"
 }
 
-# The same for the state, from a machine that may not have worker.sh yet.
+# The shell command that a machine runs to install the package with extras of pyproject.toml.
+install_command() {
+  printf '%s' "mkdir -p fer_jax && tar -xzf fer_jax.tar.gz -C fer_jax launch/worker.sh && " \
+    "$(worker_command install "$@")"
+}
+
+# The shell command for the state, from a machine that may not have worker.sh yet.
 # shellcheck disable=SC2016,SC2034 # The machine expands it; the scripts use it.
 status_command='fer_jax/launch/worker.sh status 2>/dev/null || echo "$(hostname): not installed"'
-
-# The flags of the training command.
-training_flags() {
-  need config
-  if [[ -n ${option[data_dir]-} ]]; then
-    train+=("--config.data_dir=${option[data_dir]}")
-  fi
-}

@@ -31,7 +31,7 @@ account() {
 install() {
   pack
   run rsync --partial "$package" "$host:"
-  on_host "$(install_command cuda)"
+  on_host "$(install_command cuda gcs s3)"
 }
 
 data() {
@@ -44,7 +44,7 @@ data() {
 }
 
 start() {
-  training_flags
+  need config
   on_host "$(worker_command start "${train[@]}")"
   say "The run goes on without this terminal: \`tail\` shows it, \`status\` says whether it is done."
   account
@@ -61,13 +61,10 @@ fetch() {
   say "The run is $to/${workdir##*/}; the log is in $to/logs."
 }
 
+usage "$@"
 host=${2-}
-if [[ $command == help || $command == --help ]]; then
-  usage
-  exit
-fi
 declare -A takes=(
-  [install]="wheel" [data]="source" [start]="train data_dir"
+  [install]="wheel" [data]="source" [start]="train"
   [tail]="" [status]="" [stop]="" [fetch]="workdir to"
 )
 [[ -v takes[$command] ]] || die "there is no command $command; see ${0##*/} help"

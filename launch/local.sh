@@ -20,16 +20,20 @@ free_port() {
 
 # Prints the environment that gives process $1 its share of the devices.
 share() {
-  local gpus cores
-  gpus=$( (nvidia-smi --list-gpus 2>/dev/null || true) | wc -l)
-  if ((gpus == 0)); then
-    cores=$(nproc)
-    echo "JAX_NUM_CPU_DEVICES=${JAX_NUM_CPU_DEVICES:-$((cores > count ? cores / count : 1))}"
-  elif ((gpus % count == 0)); then
-    gpus=$((gpus / count))
-    echo "CUDA_VISIBLE_DEVICES=$(seq --separator=, $(($1 * gpus)) $((($1 + 1) * gpus - 1)))"
+  local gpus=() cores=$(($(nproc) / count)) each
+  if [[ -v CUDA_VISIBLE_DEVICES ]]; then
+    IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
   else
-    die "$gpus GPUs cannot be shared by $count processes; give a number that divides them"
+    mapfile -t gpus < <(nvidia-smi --list-gpus 2>/dev/null | sed -n 's/^GPU \([0-9]*\).*/\1/p')
+  fi
+  each=$((${#gpus[@]} / count))
+  if ((${#gpus[@]} == 0)); then
+    echo "JAX_NUM_CPU_DEVICES=${JAX_NUM_CPU_DEVICES:-$((cores > 0 ? cores : 1))}"
+  elif ((each * count == ${#gpus[@]})); then
+    gpus=("${gpus[@]:$1*each:each}")
+    echo "CUDA_VISIBLE_DEVICES=$(IFS=, && echo "${gpus[*]}")"
+  else
+    die "${#gpus[@]} GPUs cannot be shared by $count processes; give a number that divides them"
   fi
 }
 
@@ -77,17 +81,14 @@ stop_all() {
   kill -TERM "${processes[@]}" 2>/dev/null || true
 }
 
+usage "$@"
 count=$command
-if [[ $count == help || $count == --help ]]; then
-  usage
-  exit
-fi
 [[ $count =~ ^[1-9][0-9]*$ ]] || die "$count is not a number of processes; see ${0##*/} help"
 parse "train log_dir restarts" "${@:2}"
 need config
+need_numbers restarts
 log_dir=${option[log_dir]-logs}
 restarts=${option[restarts]-0}
-[[ $restarts =~ ^[0-9]+$ ]] || die "--restarts=$restarts is not a number"
 python=${PYTHON:-$root/.venv/bin/python}
 [[ -x $python ]] || python=python
 

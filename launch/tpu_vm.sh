@@ -50,14 +50,16 @@ on_hosts() {
 # A line of name and state for each queued resource.
 queue_format='value(name.basename(),state.state)'
 
-# Prints the state of the queued resource, ABSENT if there is none, or UNKNOWN if gcloud fails.
+# Prints the state of the queued resource, or ABSENT; fails if gcloud does.
 queue_state() {
   local list
-  list=$(gcloud compute tpus queued-resources list --format="$queue_format" "${place[@]}" --quiet) || {
-    echo UNKNOWN
+  list=$(gcloud compute tpus queued-resources list --format="$queue_format" "${place[@]}" --quiet) ||
     return
-  }
   awk -v name="$name" '$1 == name { state = $2 } END { print state ? state : "ABSENT" }' <<<"$list"
+}
+
+die_without_answer() {
+  die "gcloud does not answer; try \`gcloud auth login\`, --project and --zone"
 }
 
 # What is left, and what it costs.
@@ -81,7 +83,7 @@ create() {
 install() {
   pack &&
     tpus tpu-vm scp "$package" "$name:" --worker=all &&
-    on_hosts "$(install_command tpu)"
+    on_hosts "$(install_command tpu gcs)"
 }
 
 data() {
@@ -99,12 +101,12 @@ data() {
 }
 
 start() {
-  on_hosts "$(worker_command start --coordinator_address=auto "${train[@]}")"
+  on_hosts "$(worker_command start --coordinator_address=auto "${train[@]}")" && started=true
 }
 
 # Starts unless a run is on: two runs cannot share the chips.
 start_once() {
-  training_flags
+  need config
   local states
   states=$(on_hosts "$status_command")
   if [[ -n ${option[dry_run]-} ]]; then
@@ -126,22 +128,37 @@ show_status() {
     return
   fi
   local state
-  state=$(queue_state)
+  state=$(queue_state) || die_without_answer
   case $state in
   ACTIVE)
     on_hosts "$status_command"
     account "$state"
     ;;
   ABSENT) say "$name does not exist and costs nothing." ;;
-  UNKNOWN) die "gcloud does not answer; try \`gcloud auth login\`, --project and --zone" ;;
   *) say "$name is $state: it has no hosts and costs nothing, but stays listed until \`delete\`." ;;
   esac
+}
+
+# Copies every host's log into the folder $1. From hosts, gcloud copies one at a time.
+fetch_logs() {
+  local hosts host
+  hosts=$(tpus tpu-vm describe "$name" --format="value(networkEndpoints.len())")
+  if [[ -n ${option[dry_run]-} ]]; then
+    printf '%s\n' "$hosts"
+    say "From each host that this counts:"
+    hosts=1
+  fi
+  for ((host = 0; host < hosts; host++)); do
+    tpus tpu-vm scp "$name:fer_jax/run/*.log" "$1" --worker="$host"
+  done
 }
 
 fetch() {
   need workdir to
   local workdir=${option[workdir]%/} to=${option[to]%/}
   run mkdir -p "$to/logs"
+  [[ $workdir != *://* || $workdir == gs://* ]] ||
+    die "--workdir=$workdir is not on the hosts; read it from there"
   if [[ $workdir == gs://* ]]; then
     run mkdir -p "$to/${workdir##*/}"
     run gcloud storage rsync "$workdir" "$to/${workdir##*/}" --recursive
@@ -150,7 +167,7 @@ fetch() {
     # Only process 0 writes the workdir.
     tpus tpu-vm scp "$name:$workdir" "$to/" --recurse --worker=0
   fi
-  tpus tpu-vm scp "$name:fer_jax/run/*.log" "$to/logs/" --worker=all
+  fetch_logs "$to/logs/"
   say "The run is $to/${workdir##*/}; the logs of all hosts are in $to/logs."
 }
 
@@ -182,25 +199,31 @@ on_exit() {
   fi
 }
 
-# Counts what must not go on for ever on a machine that costs money.
-count_try() {
-  if ((tries == 0)); then
-    say "It was tried ${option[tries]-10} times without success, and is given up."
-    finish 75
-  fi
-  tries=$((tries - 1))
+give_up() {
+  say "$1, and is given up."
+  finish 75
 }
 
-# Does what the states of all hosts, $1, ask for.
+# Counts what must not go on for ever on a machine that costs money.
+count_try() {
+  tries=$((tries + 1))
+  ((tries <= most_tries)) || give_up "It was tried $most_tries times without success"
+}
+
+# Does what the states of all hosts, $1, ask for. What ended before this watch may have been mended
+# since, or have been another run: it counts only from the first start on.
 handle() {
   local states=$1 status worst=0
-  if [[ $states == *"not installed"* ]]; then
-    prepare && start
+  if [[ $states != *": "* ]]; then
+    silent=$((silent + 1))
+    ((silent <= most_tries)) || give_up "$name did not answer $silent times in a row"
     return
-  elif [[ $states != *": "* || $states == *": running"* ]]; then
-    return # Not known, or on. If some hosts have ended, the others end by themselves.
-  elif [[ $states != *"ended with"* ]]; then
-    start
+  fi
+  silent=0
+  if [[ $states == *": running"* ]]; then
+    return # If other hosts have ended, or are new, these end by themselves.
+  elif [[ -z $started || $states == *"not installed"* ]]; then
+    prepare && start
     return
   fi
   while read -r status; do
@@ -233,21 +256,24 @@ watch() {
   need accelerator_type config workdir
   [[ ${option[workdir]} == *://* || ${option[workdir]} == /* ]] ||
     die "--workdir=${option[workdir]} would be lost with the TPU; give gs://BUCKET/FOLDER, or /FOLDER of a mounted disk"
-  local state last='' source=${option[source]-} tries=${option[tries]-10}
-  if [[ -n $source && -z ${option[data_dir]-} ]]; then
+  need_numbers tries
+  [[ ${option[every]-60} =~ ^[0-9]*\.?[0-9]+$ ]] || die "--every=${option[every]} is not a number of seconds"
+  local state last='' source=${option[source]-} tries=0 silent=0
+  local most_tries=${option[tries]-10}
+  if [[ -n $source && -z ${option[config.data_dir]-} ]]; then
     source=${source%/}
-    option[data_dir]=data/${source##*/}
+    train+=("--config.data_dir=data/${source##*/}")
   fi
-  training_flags
   if [[ -n ${option[dry_run]-} ]]; then
     plan
     return
   fi
-  deleted=
+  queue_state >/dev/null || die_without_answer
+  deleted='' started=''
   trap on_exit EXIT
   trap 'exit 130' INT TERM
   while true; do
-    state=$(queue_state)
+    state=$(queue_state) || state=UNKNOWN
     if [[ $state != "$last" ]]; then
       say "$(date -u '+%F %T UTC'): $name is $state"
     fi
@@ -255,7 +281,12 @@ watch() {
     # What fails is tried again: a new host does not answer at once, and networks fail.
     case $state in
     ABSENT) create || count_try ;;
-    SUSPENDED | FAILED) { delete && create; } || count_try ;;
+    SUSPENDED) { delete && create; } || count_try ;;
+    FAILED)
+      tpus queued-resources describe "$name" --format="value(state.failedData.error.message)" || true
+      count_try
+      { delete && create; } || true
+      ;;
     ACTIVE) handle "$(on_hosts "$status_command" || true)" || count_try ;;
     esac
     # In the background, so that Ctrl-C and SIGTERM are heard at once.
@@ -283,17 +314,14 @@ plan() {
   fi
 }
 
+usage "$@"
 name=${2-}
 again="launch/${0##*/}"
-if [[ $command == help || $command == --help ]]; then
-  usage
-  exit
-fi
 declare -A takes=(
   [create]="accelerator_type runtime_version spot"
   [install]="wheel"
   [data]="source"
-  [start]="train data_dir"
+  [start]="train"
   [tail]="worker"
   [status]=""
   [stop]=""

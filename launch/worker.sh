@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs on a rented machine, where tpu_vm.sh and gpu_vm.sh call it: installs, starts, watches, stops.
 #
-#   worker.sh install EXTRA         uv, Python and fer_jax with an extra (cuda, tpu), from the
-#                                   wheel in this folder or else from the checkout
+#   worker.sh install EXTRA…        unpacks ../fer_jax.tar.gz, a checkout or a wheel, and installs
+#                                   it with extras (cuda, tpu, gcs, s3), uv and Python
 #   worker.sh mount gs://BUCKET/FOLDER NAME
 #                                   shows the folder of a bucket, read-only, as data/NAME
 #   worker.sh start FLAG…           trains in the background; the machine may be left alone
@@ -13,6 +13,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PATH=$HOME/.local/bin:$PATH
+export PYTHONSAFEPATH=1 # A wheel is what runs, even where an older checkout lies in this folder.
 python=.venv/bin/python
 log=run/output_$(hostname).log
 
@@ -22,16 +23,19 @@ die() {
 }
 
 install_all() {
-  local extra=$1 wheel
+  local extras=("$@") wheel
+  [[ $(state) != running ]] || die "a run is on; stop it first"
+  rm -f ./*.whl
+  tar -xzf ../fer_jax.tar.gz
   if ! command -v uv >/dev/null; then
     curl -LsSf https://astral.sh/uv/install.sh | sh
   fi
   wheel=$(find . -maxdepth 1 -name '*.whl' -print -quit)
   if [[ -n $wheel ]]; then
     uv venv --quiet --allow-existing --python 3.12 .venv
-    uv pip install --quiet --python "$python" "${wheel}[$extra]"
+    uv pip install --quiet --python "$python" "${wheel}[$(IFS=, && echo "${extras[*]}")]"
   else
-    uv sync --quiet --no-dev --extra "$extra"
+    uv sync --quiet --no-dev "${extras[@]/#/--extra=}"
   fi
   echo "$(hostname): installed"
 }
@@ -111,7 +115,7 @@ stop() {
 }
 
 case ${1-help} in
-install) install_all "${2:?an extra: cuda or tpu}" ;;
+install) install_all "${@:2}" ;;
 mount) mount_bucket "$2" "$3" ;;
 start) start "${@:2}" ;;
 supervise) supervise "${@:2}" ;;

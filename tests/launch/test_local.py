@@ -1,6 +1,7 @@
 """launch/local.sh: several processes on this machine, their status and their signals."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -90,6 +91,7 @@ def test_a_mistake_ends_in_one_line(launch, flags, line):
 
 def test_gpus_are_shared(launch, machines, tmp_path):
     machines["PATH"] = f"{tmp_path}:{machines['PATH']}"
+    machines.pop("CUDA_VISIBLE_DEVICES", None)
     (tmp_path / "nvidia-smi").write_text(
         '#!/bin/sh\necho "GPU 0"; echo "GPU 1"; echo "GPU 2"; echo "GPU 3"\n'
     )
@@ -97,6 +99,10 @@ def test_gpus_are_shared(launch, machines, tmp_path):
     out = launch("local.sh", 2, "--config=cnn", "--dry_run").stdout
     assert "CUDA_VISIBLE_DEVICES=0,1 " in out
     assert "CUDA_VISIBLE_DEVICES=2,3 " in out
+    machines["CUDA_VISIBLE_DEVICES"] = "1,3"
+    out = launch("local.sh", 2, "--config=cnn", "--dry_run").stdout
+    assert re.findall("CUDA_VISIBLE_DEVICES=([0-9,]+) ", out) == ["1", "3"]
+    del machines["CUDA_VISIBLE_DEVICES"]
     run = launch("local.sh", 3, "--config=cnn", "--dry_run")
     assert run.returncode == 2
     assert "4 GPUs cannot be shared by 3 processes" in run.stderr

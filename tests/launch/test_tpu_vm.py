@@ -75,7 +75,7 @@ def test_each_command_on_its_own(launch, stub, wheel, tmp_path):
     for line in (tmp_path / "runs").read_text().splitlines():
         assert line == (
             "-m fer_jax.main --coordinator_address=auto --config=cnn "
-            "--workdir=runs/x --config.note=a 'b' --config.data_dir=data/y"
+            "--workdir=runs/x --config.data_dir=data/y --config.note=a 'b'"
         )
     stopped = launch("tpu_vm.sh", "stop", *POD, env=env).stdout
     assert "host-w-0: ended with status 0\n" in stopped
@@ -113,14 +113,33 @@ def test_a_watch_starts_again_what_that_helps(
         assert f"output of {end}" in watch.stdout  # Its last lines, before they are deleted.
 
 
+def test_a_watch_starts_again_what_was_mended(launch, stub, wheel, tmp_path):
+    env = stub(2, 2, 0, 0)
+    statuses = [launch("tpu_vm.sh", *WATCH, f"--wheel={wheel}", env=env).returncode for _ in "12"]
+    assert statuses == [2, 0]
+    assert len((tmp_path / "runs").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("trouble", "line"),
+    [
+        ({"FAKE_STATE": "FAILED"}, "no capacity\nIt was tried 2 times without success"),
+        ({"FAKE_SILENCE": "1"}, "pod did not answer 3 times in a row"),
+    ],
+    ids=str,
+)
+def test_a_watch_gives_up_a_tpu_that_does_not_come(launch, stub, tmp_path, trouble, line):
+    watch = launch("tpu_vm.sh", *WATCH, "--delete_at_end", env=stub() | trouble)
+    assert watch.returncode == 75, watch
+    assert f"{line}, and is given up.\n" in watch.stdout
+    assert calls(tmp_path)[-1] == ["queued-resources", "delete"]
+
+
 def test_what_is_not_watched_any_more_is_said_to_cost_money(stub):
-    env = stub()
-    watch = subprocess.Popen(
-        ["launch/tpu_vm.sh", *WATCH, "--every=60"], env=env, stdout=subprocess.PIPE, text=True
-    )
+    command = ["launch/tpu_vm.sh", *WATCH[:-2], "--every=60"]
+    watch = subprocess.Popen(command, env=stub(), stdout=subprocess.PIPE, text=True)
     assert watch.stdout
-    while "waits for a TPU" not in watch.stdout.readline():
-        pass
+    assert next(line for line in watch.stdout if "waits for a TPU" in line)
     watch.send_signal(signal.SIGTERM)
     assert "pod is no longer watched and costs money until" in watch.communicate()[0]
     assert watch.returncode == 130
@@ -148,6 +167,13 @@ def test_a_dry_run_prints_commands_and_calls_nothing(launch, tmp_path):
         (["delete", *POD, "--config=cnn"], "there is no --config here; there are --zone --project"),
         (["start", *POD, "--config"], "--config needs a value: --config=VALUE"),
         (["create", *POD, "--spot=1"], "--spot takes no value"),
+        (["start", *POD, "--config=cnn", "--config=resnet"], "--config is given twice"),
+        (
+            ["start", *POD, "--data_dir=a", "--config.data_dir=b"],
+            "--config.data_dir is given twice",
+        ),
+        ([*WATCH[:-1], "--tries=x"], "--tries=x is not a number"),
+        (["fetch", *POD, "--workdir=s3://b/x", "--to=y"], "--workdir=s3://b/x is not on"),
         (["status", *POD, "us"], "us is not a flag; give flags as --NAME=VALUE"),
         (["data", *POD, "--source=nowhere"], "--source=nowhere is no folder;"),
         (["install", *POD, "--wheel=no.whl"], "--wheel=no.whl is not a wheel;"),
