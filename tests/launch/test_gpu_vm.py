@@ -1,5 +1,7 @@
 """launch/gpu_vm.sh with a machine that is a folder: what is started there goes on alone."""
 
+import subprocess
+
 import pytest
 
 
@@ -31,6 +33,16 @@ def test_each_command_on_its_own(launch, stub, wheel, records, tmp_path):
     run("fetch", "--workdir=runs/x", f"--to={tmp_path}/here")
     assert (tmp_path / "here/x/report.html").read_text() == "page"
     assert (tmp_path / "here/logs/output_me@gpu.log").is_file()
+
+    with subprocess.Popen(["fer_jax", "60"], executable="sleep") as training:
+        (host / "fer_jax/run/status").unlink()
+        (host / "fer_jax/run/pid").write_text(str(training.pid))
+        for command, *flags in (["install"], ["start", "--config=cnn"]):
+            refused = launch("gpu_vm.sh", command, "me@gpu", *flags, env=env)
+            assert refused.returncode == 2
+            assert refused.stderr == "worker.sh: a run is on; stop it first\n"
+        assert "me@gpu: running" in run("status")
+        training.kill()
 
 
 @pytest.mark.parametrize(
