@@ -6,12 +6,14 @@ processes, and no process reads an image of another's. One call gathers the rows
 and one call augments them.
 """
 
+import functools
+
 import grain
 import numpy as np
-from grain.experimental import index_shuffle
 
 from fer_jax.data.augment import Augmentation, augment
 from fer_jax.data.evaluation_batches import Batch
+from fer_jax.data.order import shuffled
 from fer_jax.data.records import Records
 
 _PASSES = 2**32
@@ -64,22 +66,25 @@ def training_batches(
 class _Order(grain.sources.RandomAccessDataSource):
     """The record numbers of some rows of each batch, by the batch's number.
 
-    It is the order of `range(n).seed(seed).shuffle().repeat().batch(batch_size)`, whose steps take
-    several times as long for each number as the shuffling alone.
+    It is the order of `range(n).seed(seed).shuffle().repeat().batch(batch_size)`.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, rows: slice):
         self._length, self._batch_size, self._seed, self._rows = length, batch_size, seed, rows
+        self._pass = functools.lru_cache(maxsize=2)(self._shuffle)  # A batch may span two.
 
     def __len__(self) -> int:
         return _PASSES * self._length // self._batch_size
 
     def __getitem__(self, batch: int) -> np.ndarray:
         first = batch * self._batch_size
-        places = range(first, first + self._batch_size)[self._rows]
-        return np.array([self._shuffled(place) for place in places])
+        rows = np.arange(first, first + self._batch_size)[self._rows]
+        passes, places = np.divmod(rows, self._length)
+        numbers = np.empty_like(places)
+        for number in np.unique(passes).tolist():
+            in_pass = passes == number
+            numbers[in_pass] = self._pass(number)[places[in_pass]]
+        return numbers
 
-    def _shuffled(self, place: int) -> int:
-        one_pass, place_in_pass = divmod(place, self._length)
-        seed = (self._seed + one_pass) % 2**32
-        return index_shuffle(place_in_pass, max_index=self._length - 1, seed=seed, rounds=4)
+    def _shuffle(self, number: int) -> np.ndarray:
+        return shuffled(self._length, (self._seed + number) % 2**32)
