@@ -265,4 +265,6 @@ def _exit(error: Exception) -> NoReturn:
     line = " ".join(str(error).split())
     print(f"error: {line}", file=sys.stderr)
     worker.last_words(STATUS, line)
+    if worker.is_worker():
+        os._exit(STATUS)  # At an orderly exit JAX waits for the others, which wait for this one.
     sys.exit(STATUS)

@@ -41,7 +41,7 @@ def config(tiny_data_dir):
 class Processes:
     """The processes of one run, each of which has one device."""
 
-    def __init__(self, config, workdir: Path, count: int, forks: str = ""):
+    def __init__(self, config, workdir: Path, count: int, forks: str = "", flags=None):
         with socket.create_server(("127.0.0.1", 0)) as server:
             address = f"localhost:{server.getsockname()[1]}"
         knobs = ("data_dir", "batch_size", "eval_batch_size", "steps_per_epoch", "epochs", "input")
@@ -56,7 +56,7 @@ class Processes:
         ]
         self.processes = [
             subprocess.Popen(
-                [*command, f"--process_id={number}"],
+                [*command, f"--process_id={number}", *(flags or {}).get(number, [])],
                 env=os.environ | environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -126,11 +126,12 @@ def test_a_run_goes_on_after_its_first_process_was_killed(config, tmp_path):
     assert_equal(resumed[:saved], train(config, tmp_path / "alone")["history"])
 
 
-def test_a_process_without_records_ends_all(config, forks, tmp_path):
-    config.data_dir = str(tmp_path / "nothing")
-    processes = Processes(config, tmp_path / "run", 2, forks)
-    (status, _, err), (other, _, _) = processes.ends(seconds=60)
-    assert (status, other) == (2, 2)
-    assert "no records in" in err
-    assert err.count("\n") == 1
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_process_without_records_ends_all(config, forks, tmp_path, number):
+    nothing = {number: [f"--config.data_dir={tmp_path}/nothing"]}
+    ends = Processes(config, tmp_path / "run", 2, forks, flags=nothing).ends(seconds=60)
+    assert [status for status, _, _ in ends] == [2, 2]
+    for _, _, err in ends:
+        assert "no records in" in err
+        assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
