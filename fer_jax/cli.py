@@ -256,6 +256,8 @@ def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequen
             _exit(UserError(f"{error}; make room or grant access, then run the same command again"))
         if not worker.is_worker():
             raise
+        if isinstance(error, BrokenPipeError):
+            _exit(UserError("nobody reads the output any more; start the same command again"))
         # Another process's end may be the reason, and then nobody wants to see a traceback.
         worker.last_words(1, f"{type(error).__name__}: {error}", traceback.format_exc())
         os._exit(1)

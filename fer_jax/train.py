@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -410,12 +411,24 @@ def _restore(runs: Sequence[Run], state: TrainState, source: Input, members: Mem
 
 
 def _initialize(initialize: Initialize, state: TrainState, members: Members) -> TrainState:
-    """Replaces every member's initial weights by the pretrained ones, if there are any."""
+    """Replaces every member's initial weights by the pretrained ones, if there are any.
+
+    Raises:
+      UserError: another process has other pretrained weights.
+    """
     states = []
+    digest = hashlib.sha256()
     for member in (members.pick(state, k) for k in range(members.count)):
-        params, statistics = initialize(member.params, member.statistics)
+        initial = (member.params, member.statistics)
+        params, statistics = initialize(*initial)
         loaded = {"params": params, "statistics": statistics}
+        for before, after in zip(*map(jax.tree.leaves, (initial, loaded)), strict=True):
+            if after is not before:
+                digest.update(np.asarray(after).tobytes())
         # Copies, since a step donates its state and no array can be donated twice.
         ema = member.ema and jax.tree.map(jnp.copy, loaded)
         states.append(member.replace(**loaded, ema=ema))
+    pretrained = {"digest of pretrained weights": digest.hexdigest()[:12]}
+    if differs := worker.difference("pretrained", pretrained):
+        raise UserError(differs)
     return members.stack(states)

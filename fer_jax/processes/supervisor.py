@@ -217,7 +217,7 @@ class _Supervisor:
         # Copies, since the worker's own 1 and 2 are for noise.
         copies = {name: os.dup(stream.fileno()) for name, stream in streams.items()}
         # What libraries in C++ write, such as a dump of the stack, is shown only if it explains.
-        noise = self._log or tempfile.TemporaryFile()  # noqa: SIM115
+        noise = self._log or _open_noise()
         handed = {"channel": its.fileno(), **copies}
         place = {"coordinator": self._started.result(), **dataclasses.asdict(cluster)}
         worker = await asyncio.create_subprocess_exec(
@@ -335,17 +335,24 @@ async def _one_of(*futures: asyncio.Future, seconds: float | None = None) -> boo
 
 def _open_log(log_dir: Path, cluster: Cluster) -> IO[str]:
     path = log_dir / f"process_{cluster.number}.log"
+    moment = time.strftime("%Y-%m-%d %H:%M:%S")
+    line = f"{moment} process {cluster.number} of {cluster.count} on {socket.gethostname()}"
     try:
         log_dir.mkdir(parents=True, exist_ok=True)
         log = path.open("a")
+        print(line, file=log, flush=True)
     except OSError as error:
         raise UserError(
-            f"--log_dir={log_dir} cannot be written to: {error}; choose another"
+            f"--log_dir={log_dir} cannot be written to: {error.strerror or error}; choose another"
         ) from None
-    moment = time.strftime("%Y-%m-%d %H:%M:%S")
-    host = socket.gethostname()
-    print(f"{moment} process {cluster.number} of {cluster.count} on {host}", file=log, flush=True)
     return log
+
+
+def _open_noise() -> IO:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:  # No disk has room for it.
+        return open(os.devnull, "r+b")
 
 
 def _free_port() -> int:

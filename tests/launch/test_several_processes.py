@@ -126,10 +126,23 @@ def test_a_run_goes_on_after_its_first_process_was_killed(config, tmp_path):
     assert_equal(resumed[:saved], train(config, tmp_path / "alone")["history"])
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_processes_with_other_pretrained_weights_are_refused(config, forks, tmp_path):
+    config.update(epochs=1, steps_per_epoch=1)
+    flags = {}
+    for seed in range(2):
+        config.seed = seed
+        train(config, tmp_path / f"{seed}")
+        flags[seed] = [f"--config.pretrained.file={tmp_path}/{seed}"]
+    for status, _, err in Processes(config, tmp_path / "run", 2, forks, flags).ends():
+        assert status == 2
+        assert "process 1 of 2 differs from process 0: digest of pretrained weights is" in err
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_process_without_records_ends_all(config, forks, tmp_path, number):
     nothing = {number: [f"--config.data_dir={tmp_path}/nothing"]}
-    ends = Processes(config, tmp_path / "run", 2, forks, flags=nothing).ends(seconds=60)
+    ends = Processes(config, tmp_path / "run", 2, forks, nothing).ends(seconds=60)
     assert [status for status, _, _ in ends] == [2, 2]
     for _, _, err in ends:
         assert "no records in" in err

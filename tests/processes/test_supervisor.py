@@ -38,9 +38,13 @@ def check():
 def main(arguments):
     if not worker.is_worker():
         log = log_dir and Path(log_dir)
+        if "no_disk" in facts:
+            supervisor.tempfile.tempdir = "/nowhere"
         sys.exit(supervisor.supervise(Cluster(*place), facts, log, check))
     if "mistake" in facts and place[3] == 1:
         raise UserError("no records here; make some")
+    if "closed" in facts and place[3] == 1:
+        raise BrokenPipeError("a closed pipe")
     if "bug" in facts and place[3] == 1:
         os.write(2, b"noise of a library\\n")
         raise RuntimeError("a bug")
@@ -201,13 +205,19 @@ def test_a_process_without_a_sign_of_life_is_told_and_then_all_others_end(team, 
     assert team.ends()[victim] == 75
 
 
-def test_a_mistake_of_one_is_told_by_all(team):
-    team.start(0, 1, 2, mistake=True)
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"mistake": True, "no_disk": True}, "no records here; make some"),
+        ({"closed": True}, "nobody reads the output any more; start the same command again"),
+    ],
+)
+def test_a_mistake_of_one_is_told_by_all(team, facts, line):
+    team.start(0, 1, 2, **facts)
     assert set(team.ends().values()) == {2}
-    assert team.err(1) == "error: no records here; make some\n"
+    assert team.err(1) == f"error: {line}\n"
     for number in (0, 2):
-        line = r"error: process 1 of 3 on \S+: no records here; make some\n"
-        assert re.fullmatch(line, team.err(number))
+        assert re.fullmatch(rf"error: process 1 of 3 on \S+: {line}\n", team.err(number))
 
 
 def test_a_bug_of_one_shows_its_traceback_there_and_one_line_elsewhere(team):
