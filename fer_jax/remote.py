@@ -44,6 +44,8 @@ class Store:
         """
         import fsspec.core
 
+        # gcsfs would ask by gRPC for the kind of the bucket, and warn at each call that it cannot.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         self.url = url
         try:
             with self._told("open"):

@@ -89,32 +89,37 @@ def _files(url: str) -> set[str]:
     return {*Store(url).sizes()}
 
 
-def test_a_run_at_a_url_is_resumed_evaluated_and_used_on_other_machines(
+def test_an_ensemble_at_a_url_is_resumed_evaluated_and_used_on_other_machines(
     machine, records, capsys, monkeypatch
 ):
     url = "memory://runs/first"
     send_records(records, DATA)
-    first = train(_config(), url)
+    config = _config()
+    config.ensemble = 2
+    first = train(config, url)["members"][0]
     assert not {".lock", "checkpoints/.lock"} & _files(url)
 
     machine("two")
-    history = train(_config(epochs=2), url)["history"]
+    config.epochs = 2
+    history = train(config, url)["members"][0]["history"]
     assert history[:1] == first["history"]
     assert [epoch["epoch"] for epoch in history] == [1, 2]
     assert f"resuming {url} after epoch 1, step 2" in capsys.readouterr().out
     [local] = machine("two").glob(".cache/fer_jax/runs/*/first")
-    assert read_history(local / "metrics.jsonl") == history
+    assert read_history(local / "member_0/metrics.jsonl") == history
     assert {*remote.scan(local)} == _files(url) - {".owner"}
 
     machine("three")
     assert f"in {DATA}" not in evaluate(url, "public_test")["notes"]
-    assert {"eval/public_test/report.json", "eval/public_test/predictions.csv"} <= _files(url)
+    for run in ("", "member_0/", "member_1/"):
+        results = {f"{run}eval/public_test/{name}" for name in ("report.json", "predictions.csv")}
+        assert results <= _files(url)
     fetched: list[str] = []
     fetch = Store.fetch
     monkeypatch.setattr(Store, "fetch", lambda s, n, f: (fetched.extend(n), fetch(s, n, f)))
     predictor = Predictor.from_workdir(url)
-    steps = {name.split("/")[1] for name in fetched if "/model/" in name}
-    assert len(steps) == 1
+    models = {name.partition("/model/")[0] for name in fetched if "/model/" in name}
+    assert len(models) == 2  # The best of each member.
     assert not [name for name in fetched if "/training/" in name]
     image = np.zeros((48, 48), np.uint8)
     expected = Predictor.from_workdir(local)(image).probabilities
@@ -127,7 +132,7 @@ def test_a_run_at_a_url_is_resumed_evaluated_and_used_on_other_machines(
     assert place_of(find_run_data(run)) == DATA
     _, (one, _) = read_runs([url, url], "public_test")
     assert (one.workdir, one.metrics["n"]) == (url, 14)
-    with pytest.raises(UserError, match=f"no checkpoint '9' in {url}/checkpoints: it holds"):
+    with pytest.raises(UserError, match=f"no checkpoint '9' in {url}/member_0/checkpoints: "):
         Predictor.from_workdir(url, "9")
     assert not [*Path(copy.folder).parent.parent.glob(f"{copy.folder.parent.name}*")]
 

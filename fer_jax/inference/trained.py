@@ -119,7 +119,8 @@ def copied_run(workdir: str | os.PathLike, checkpoint: str = "best") -> Iterator
     """
     with copied(workdir) as copy:
         if copy.remote:
-            copy.fetch(CONFIG, WEIGHTS, METRICS, f"member_*/{METRICS}", "eval/*/report.json")
+            copy.fetch(WEIGHTS, "eval/*/report.json")
+            copy.fetch(*(f"{of}{name}" for of in ("", "member_*/") for name in (CONFIG, METRICS)))
             copy.fetch(*(f"*{CHECKPOINTS}/*/{name}" for name in ("digests.json", "metrics/*")))
             config = read_run(copy.folder)["config"]
             if not is_model_folder(copy.folder):
