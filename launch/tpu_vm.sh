@@ -131,7 +131,7 @@ show_status() {
   state=$(queue_state) || die_without_answer
   case $state in
   ACTIVE)
-    on_hosts "$status_command"
+    on_hosts "$status_command" || say "Its hosts do not answer."
     account "$state"
     ;;
   ABSENT) say "$name does not exist and costs nothing." ;;
@@ -169,6 +169,7 @@ fetch() {
   fi
   fetch_logs "$to/logs/"
   say "The run is $to/${workdir##*/}; the logs of all hosts are in $to/logs."
+  account "still there"
 }
 
 delete() {
@@ -345,8 +346,10 @@ tail)
   on_hosts "$(worker_command tail)"
   ;;
 stop)
-  on_hosts "$(worker_command stop)"
+  status=0
+  on_hosts "$(worker_command stop)" || status=$?
   account "still there"
+  exit "$status"
   ;;
 *) "$command" ;;
 esac
