@@ -133,10 +133,10 @@ class _Supervisor:
             except OSError as error:
                 waited = time.monotonic() - began
                 if waited > PATIENCE:
-                    raise UserError(
-                        f"{address}: {error.strerror or error}, for {PATIENCE:.0f} seconds; give "
-                        "the address at which process 0 runs"
-                    ) from None
+                    line = f"{address}: {error.strerror or error}, for {PATIENCE:.0f} seconds"
+                    line += "; give the address at which process 0 runs, or start again"
+                    self._decide(stopping.STATUS, line)
+                    return None
                 if waited > _TOLD_AFTER and not told:
                     told = True
                     self._say(
@@ -161,8 +161,8 @@ class _Supervisor:
             if seconds == _TOLD_AFTER:
                 self._say(f"waiting for {missing}, for {PATIENCE:.0f} seconds at most")
             else:
-                line = f"{missing} did not come within {PATIENCE:.0f} seconds; start all of them"
-                self._hub.end(errors.STATUS, line)
+                line = f"{missing} did not come within {PATIENCE:.0f} seconds; {ADVICE}"
+                self._hub.end(stopping.STATUS, line)
                 self._hub.everyone_came.set()  # They were waited for.
         await _one_of(*either)
 

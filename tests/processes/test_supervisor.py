@@ -276,17 +276,17 @@ def test_late_starters_are_waited_for_and_missing_ones_named(team):
     team.wait_until(2, "process 2 of 3 waits for process 0 at localhost:", "err")
     team.start(0)
     team.wait_until(0, "waiting for process 1 of 3, for 4 seconds at most", "err")
-    assert set(team.ends().values()) == {2}
+    assert set(team.ends().values()) == {75}  # A scheduler may still find a place for it.
     for number in (0, 2):
-        assert "error: process 1 of 3 did not come within 4 seconds" in team.err(number)
+        assert "process 1 of 3 did not come within 4 seconds; start the same" in team.err(number)
         assert "no sign of life" not in team.err(number)
 
 
 def test_an_address_where_nobody_is_and_a_port_in_use_are_one_line(team):
     team.limits = (30, 120, 0, 1)
     team.start(1)
-    assert team.ends() == {1: 2}
-    line = f"error: --coordinator_address=localhost:{team.port}: .*; give the address at which"
+    assert team.ends() == {1: 75}
+    line = f"--coordinator_address=localhost:{team.port}: .*; give the address at which"
     assert re.match(line, team.err(1))
     with socket.create_server(("", team.port)):
         team.start(0)
