@@ -5,6 +5,7 @@ it closes, the process is killed.
 """
 
 import fcntl
+import gc
 import json
 import os
 import runpy
@@ -24,6 +25,9 @@ with warnings.catch_warnings():
     import tensorflow_datasets.core  # noqa: F401
 
     import fer_jax.train  # noqa: F401
+
+gc.collect()
+gc.freeze()  # Otherwise a fork searches, and so copies, all of this when it ends.
 
 
 def receive(connection: socket.socket) -> tuple[dict, list[int]]:
