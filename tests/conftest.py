@@ -1,8 +1,10 @@
 """Set-up for every test: six CPU devices, a compilation cache, and small data sets."""
 
+import gc
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Set before jax is imported anywhere, here and in the commands that tests start.
@@ -31,6 +33,18 @@ from data_prep.sample import render
 
 pytest_plugins = ["networks"]
 from fer_jax.data.contract import CLASS_NAMES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_objects() -> Iterator[None]:
+    """Searches for garbage at the end of each file, and only among that file's objects.
+
+    Otherwise Python searches all that imports and JAX's caches hold, again and again.
+    """
+    gc.set_threshold(50_000, 20, 1_000)
+    gc.freeze()
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
