@@ -36,6 +36,7 @@ if not job["pictures"]:
     import pictures
     pictures.leave_empty()
 os.chdir(job["cwd"])
+os.environ["XLA_FLAGS"] = job["xla_flags"]
 sys.argv = [job["module"], *map(os.fsdecode, map(bytes.fromhex, job["arguments"]))]
 runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
 """
@@ -72,6 +73,7 @@ def run(
         encoded = [os.fsencode(str(argument)).hex() for argument in arguments]
         job = {"module": module, "arguments": encoded, "out": str(out), "err": str(err)}
         job |= {"cwd": os.path.abspath(cwd), "pictures": pictures, "tests": str(_TESTS)}
+        job["xla_flags"] = os.environ["XLA_FLAGS"]
         server = _server()
         assert server.stdin
         assert server.stdout

@@ -99,6 +99,18 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
     return workdir
 
 
+@pytest.fixture(scope="module")
+def cached_steps() -> Iterator[None]:
+    """Training steps have XLA's own options, with which the compilation cache keeps them.
+
+    For tests of what surrounds a step; without this, every start of a run compiles its step again.
+    """
+    flags = os.environ["XLA_FLAGS"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"{flags} --xla_cpu_experimental_onednn_custom_call=false")
+        yield
+
+
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs of a test skip pictures and pages."""

@@ -14,6 +14,8 @@ from fer_jax.config import load_config
 from fer_jax.data.records import open_data_set
 from fer_jax.inference.trained import load_trained
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 
 def ablate(*flags):
     command = [sys.executable, "-m", "benchmarks.accuracy.ablation", *map(str, flags)]

@@ -12,6 +12,8 @@ from pathlib import Path
 import commands
 import pytest
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 SMALL = (
     *("--config=configs/cnn.py", "--config.batch_size=16", "--config.eval_batch_size=32"),
     "--config.model.layers=('max_pool','max_pool','flatten',('dense',8))",

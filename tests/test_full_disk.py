@@ -15,6 +15,8 @@ from fer_jax.config import load_config
 from fer_jax.errors import write_atomically
 from fer_jax.train import train as fer_jax_train
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 
 @pytest.fixture
 def mount(tmp_path) -> Iterator[Callable[..., Path]]:

@@ -9,6 +9,8 @@ import pytest
 from fer_jax.config import default_config
 from fer_jax.train import train
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 NOTEBOOK = Path("launch/evaluate_in_colab.ipynb")
 
 

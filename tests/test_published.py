@@ -18,6 +18,8 @@ from fer_jax.config import load_config
 from fer_jax.reporting.metrics import classification_metrics
 from fer_jax.train import train
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 TINY = ConfigDict({"name": "cnn", "channels": 1, "layers": ("max_pool", "max_pool", "flatten")})
 PARAMETERS = 12 * 12 * 7 + 7
 

@@ -5,8 +5,11 @@ import shlex
 from pathlib import Path
 
 import commands
+import pytest
 import small_sets
 from PIL import Image
+
+pytestmark = pytest.mark.usefixtures("cached_steps")
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -31,6 +31,8 @@ from fer_jax.training import mirror
 from fer_jax.training.mirror import RemoteLock
 from fer_jax.workdir import read_history, read_run
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 DATA = "memory://data/faces"
 _CONFIG = """
 from fer_jax.config import default_config

@@ -12,6 +12,8 @@ import pytest
 
 from fer_jax.workdir import read_history
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 # A command whose main thread is in C, as when XLA compiles, or asks to save first.
 IN_C = """
 import hashlib

@@ -14,6 +14,8 @@ from fer_jax.sweep import parse_sweep
 from fer_jax.train import train
 from fer_jax.workdir import member_workdirs, read_run
 
+pytestmark = pytest.mark.usefixtures("cached_steps")
+
 SECOND = {
     **{"learning_rate": 0.03, "weight_decay": 0.01, "clip_norm": 0.5, "label_smoothing": 0.1},
     **{"mixup": 0.4, "ema_decay": 0.9, "shift": 0.05, "flip": False, "rotation": 20.0},

@@ -84,6 +84,7 @@ def test_a_student_learns_its_teachers_predictions(config, trained_workdir, tmp_
     assert abs(student - theirs).mean() < 0.2 * abs(theirs - theirs.mean(axis=0)).mean()
 
 
+@pytest.mark.usefixtures("cached_steps")
 @pytest.mark.parametrize("source", ["device", "host"])
 def test_a_student_resumes_bit_for_bit_though_its_teacher_moves(
     source, config, trained_workdir, tmp_path
@@ -100,6 +101,7 @@ def test_a_student_resumes_bit_for_bit_though_its_teacher_moves(
     assert without_time(histories[0]) == without_time(histories[1])
 
 
+@pytest.mark.usefixtures("cached_steps")
 def test_members_are_students_of_the_same_teachers(config, pair, tmp_path):
     config.teachers = (*config.teachers, str(pair))
     config.ensemble = 2
@@ -112,6 +114,7 @@ def test_members_are_students_of_the_same_teachers(config, pair, tmp_path):
     assert members[0]["history"] != members[1]["history"]
 
 
+@pytest.mark.usefixtures("cached_steps")
 def test_other_teachers_are_refused(config, pair, tmp_path):
     config.epochs = 1
     train(config, tmp_path / "run")
