@@ -3,6 +3,7 @@
 Flags are absl's. A mistake ends in one line and exit status 2.
 """
 
+import contextlib
 import gc
 import os
 import platform
@@ -260,7 +261,7 @@ def _exit_on_user_error(main: Callable[[Sequence[str]], None], arguments: Sequen
             _exit(UserError("nobody reads the output any more; start the same command again"))
         # Another process's end may be the reason, and then nobody wants to see a traceback.
         worker.last_words(1, f"{type(error).__name__}: {error}", traceback.format_exc())
-        os._exit(1)
+        _end_at_once(1)
 
 
 def _exit(error: Exception) -> NoReturn:
@@ -268,5 +269,12 @@ def _exit(error: Exception) -> NoReturn:
     print(f"error: {line}", file=sys.stderr)
     worker.last_words(STATUS, line)
     if worker.is_worker():
-        os._exit(STATUS)  # At an orderly exit JAX waits for the others, which wait for this one.
+        _end_at_once(STATUS)
     sys.exit(STATUS)
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """Ends a worker; at an orderly exit JAX waits for the others, which wait for this one."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
