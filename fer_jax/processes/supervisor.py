@@ -172,9 +172,12 @@ class _Supervisor:
         heard = told = False
         while True:
             patience = SILENCE_ENDS - SILENCE_TOLD if told else SILENCE_TOLD
+            began = time.monotonic()
             try:
                 message = await asyncio.wait_for(read(reader), None if self._hub else patience)
             except TimeoutError:
+                if time.monotonic() - began > patience + 2 * BEAT:
+                    continue  # This process was stopped itself.
                 if told:
                     return self._decide(stopping.STATUS, silence_ended(first))
                 told = True
