@@ -44,15 +44,17 @@ def test_drawn_faces_have_the_probabilities_of_its_release(predictor):
     )
 
 
-def test_its_accuracy_is_that_of_its_release(predictor, fer2013_source):
-    """The files are read without records: every seventh of public_test, in the order of names."""
+def test_real_faces_have_the_probabilities_of_its_release(predictor, fer2013_source):
+    """The files are read without records: every 90th of public_test, in the order of names."""
     files = sorted(fer2013_source.glob("test/*/PublicTest_*"), key=lambda path: path.name)
     if len(files) != 3589:
         pytest.skip("FER2013_SOURCE is not the whole of FER-2013")
-    files = files[::7]
-    right = np.array(predictor(files).labels) == [path.parent.name for path in files]
-    # Another processor rounds otherwise, which may decide an image or two.
-    assert right.mean() == pytest.approx(EXPECTED["accuracy_of_every_seventh"], abs=3 / 513)
+    found = predictor(files[::90])
+    # Another processor, or another decoder of JPEG, rounds otherwise.
+    expected = EXPECTED["probabilities_of_every_ninetieth"]
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-2)
+    right = np.array(found.labels) == [path.parent.name for path in files[::90]]
+    assert right.mean() > 0.6
 
 
 def test_its_card_states_the_accuracy_of_its_report():
