@@ -205,7 +205,7 @@ def test_pictures_show_the_images_and_the_counts(tmp_path, convert):
 
 
 def test_the_real_images_have_the_published_counts(fer2013_source, convert):
-    run = convert(fer2013_source, pictures=True)
+    run = convert(fer2013_source)
     assert run.status == 0, run.err
     data = open_data_set(run.data_dir)
     assert {"train", "public_test"} <= data.split_sizes.keys()
