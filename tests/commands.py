@@ -16,6 +16,7 @@ _SERVER = """
 import gc, json, os, runpy, sys, warnings
 warnings.simplefilter("ignore")  # JAX warns about every fork.
 import cv2, rich.table
+import data_prep.prepare
 import fer_jax.inference.predictor, fer_jax.reporting.comparison, fer_jax.training.run
 warnings.resetwarnings()
 gc.collect()
@@ -65,7 +66,8 @@ def run(
 ) -> subprocess.CompletedProcess:
     """Runs `python -m module arguments` in a folder to its end; returns status and outputs.
 
-    Without `pictures` the pages of runs and evaluations are empty files, and pictures are left out.
+    Without `pictures` the pages of runs and evaluations, and the pictures of records, are empty
+    files, and other pictures are left out.
     """
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")

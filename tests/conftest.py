@@ -18,14 +18,17 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.pop("FER2013_DIR", None)
-# A shell starts background jobs with Ctrl-C ignored, and the commands that tests stop inherit this.
+# A shell starts background jobs with Ctrl-C ignored, and `nohup` with SIGHUP ignored. The commands
+# that tests stop would inherit this.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Otherwise each command that a test starts compiles its imports again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
 import pytest
 from commands import run
+from compiling import XLAS_OWN
 from pictures import leave_out_pictures
 from PIL import Image
 
@@ -75,7 +78,8 @@ def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_data_dir(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The records of `tiny_source`."""
     data_dir = tmp_path_factory.mktemp("records")
-    run("data_prep", "--source", tiny_source, "--data_dir", data_dir).check_returncode()
+    flags = ("--source", tiny_source, "--data_dir", data_dir)
+    run("data_prep", *flags, pictures=False).check_returncode()
     return data_dir
 
 
@@ -95,19 +99,20 @@ def trained_workdir(tiny_data_dir: Path, tmp_path_factory: pytest.TempPathFactor
     workdir = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         leave_out_pictures(patch)
+        patch.setenv("XLA_FLAGS", XLAS_OWN)
         train(config, workdir)
     return workdir
 
 
 @pytest.fixture(scope="module")
-def cached_steps() -> Iterator[None]:
-    """Training steps have XLA's own options, with which the compilation cache keeps them.
+def cached_programs() -> Iterator[None]:
+    """Training steps and evaluations have XLA's own options, so the compilation cache keeps them.
 
-    For tests of what surrounds a step; without this, every start of a run compiles its step again.
+    For tests of what surrounds them; otherwise every run and evaluation compiles them again. It
+    lasts from its first use to the end of the file.
     """
-    flags = os.environ["XLA_FLAGS"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", f"{flags} --xla_cpu_experimental_onednn_custom_call=false")
+        patch.setenv("XLA_FLAGS", XLAS_OWN)
         yield
 
 

@@ -14,7 +14,7 @@ from fer_jax.config import load_config
 from fer_jax.data.records import open_data_set
 from fer_jax.inference.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 
 def ablate(*flags):

@@ -12,7 +12,7 @@ from pathlib import Path
 import commands
 import pytest
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 SMALL = (
     *("--config=configs/cnn.py", "--config.batch_size=16", "--config.eval_batch_size=32"),
@@ -250,8 +250,15 @@ def test_a_console_command_is_its_module(name, module):
     """`tests/test_wheel.py` tests their work; this test covers help and a mistake."""
     for argument in ("--help", "--nonsense"):
         by_module = commands.run(module, argument)
-        expected = (by_module.returncode, by_module.stdout, by_module.stderr)
-        assert output(*SCRIPT, name, argument) == expected
+        by_console = commands.run("fer_jax", name, argument)
+        assert by_console.returncode == by_module.returncode
+        assert (by_console.stdout, by_console.stderr) == (by_module.stdout, by_module.stderr)
+
+
+def test_the_script_runs_a_command():
+    by_module = commands.run("fer_jax.summary", "--nonsense")
+    expected = (by_module.returncode, by_module.stdout, by_module.stderr)
+    assert output(*SCRIPT, "summary", "--nonsense") == expected
 
 
 def test_the_console_imports_nothing_heavy():

@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import commands
 import numpy as np
@@ -106,14 +102,7 @@ def test_a_run_does_not_differ_from_itself(runs):
 def test_prints_and_writes(runs, tmp_path):
     hostile = tmp_path / "<b>&run"
     runs[2].rename(hostile)
-    root = str(Path(__file__).parents[1])
-    result = subprocess.run(
-        [sys.executable, "-m", "fer_jax.compare", *runs[:2], hostile],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-    )
+    result = commands.run("fer_jax.compare", *runs[:2], hostile, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     printed = result.stdout
     assert max(map(len, printed.splitlines())) <= max(80, len(f"C {hostile}"))

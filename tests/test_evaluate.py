@@ -16,6 +16,8 @@ from fer_jax.reporting.report import print_report
 from fer_jax.train import train
 from fer_jax.workdir import read_run
 
+pytestmark = pytest.mark.usefixtures("cached_programs")
+
 
 @pytest.fixture
 def workdir(trained_workdir, tmp_path):

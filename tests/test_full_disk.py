@@ -15,7 +15,7 @@ from fer_jax.config import load_config
 from fer_jax.errors import write_atomically
 from fer_jax.train import train as fer_jax_train
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 
 @pytest.fixture

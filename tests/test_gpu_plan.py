@@ -16,7 +16,7 @@ from fer_jax.data.records import open_data_set
 from fer_jax.errors import UserError
 from fer_jax.inference.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 ONLY = ("time_70", "resnet_ensemble", "student", "speed")
 TEACHERS, STUDENT = "published/small_cnn", "published/medium_cnn"

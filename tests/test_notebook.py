@@ -9,7 +9,7 @@ import pytest
 from fer_jax.config import default_config
 from fer_jax.train import train
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 NOTEBOOK = Path("launch/evaluate_in_colab.ipynb")
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fer_jax.config import load_config
 from fer_jax.reporting.metrics import classification_metrics
 from fer_jax.train import train
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 TINY = ConfigDict({"name": "cnn", "channels": 1, "layers": ("max_pool", "max_pool", "flatten")})
 PARAMETERS = 12 * 12 * 7 + 7
@@ -123,14 +122,8 @@ def test_leaves_what_is_finished_and_goes_on_after_a_failure(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
     (runs / "small_cnn").mkdir()
     (runs / "small_cnn/config.json").write_text("no JSON")
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.accuracy.published", f"--workdir={runs}"),
-            *("--only=small_cnn,medium_cnn", f"--results={results}"),
-        ],
-        capture_output=True,
-        text=True,
-    )
+    flags = (f"--workdir={runs}", "--only=small_cnn,medium_cnn", f"--results={results}")
+    result = commands.run("benchmarks.accuracy.published", *flags)
     assert result.returncode == 1, result.stderr  # An error of small_cnn alone.
     assert "Traceback" not in result.stderr
     assert "small_cnn: " in result.stderr

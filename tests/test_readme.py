@@ -9,7 +9,7 @@ import pytest
 import small_sets
 from PIL import Image
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -44,7 +44,7 @@ def test_your_own_faces_as_written(tmp_path):
         assert (uv, run, python, m) == ("uv", "run", "python", "-m")
         if "--config.data_dir=data/moods" in arguments:
             arguments.append("--config.epochs=2")
-        done = commands.run(module, *arguments, cwd=tmp_path)
+        done = commands.run(module, *arguments, cwd=tmp_path, pictures=False)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "data/moods/audit.html").exists()
     assert "data/moods" in (tmp_path / "runs/moods/config.json").read_text()

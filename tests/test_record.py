@@ -9,6 +9,8 @@ import pytest
 from benchmarks import record, table
 from fer_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("cached_programs")
+
 COLUMNS = {"images": ",", "µs": ",.0f"}
 FACTS = {
     "command": "python -m benchmarks.speed.growth",

@@ -31,7 +31,7 @@ from fer_jax.training import mirror
 from fer_jax.training.mirror import RemoteLock
 from fer_jax.workdir import read_history, read_run
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 DATA = "memory://data/faces"
 _CONFIG = """
@@ -439,9 +439,7 @@ def test_processes_of_a_machine_fetch_records_once_and_mend_their_copy(
         find_data_dir(DATA)
 
 
-def test_records_are_prepared_for_a_url(machine, buckets, tiny_source, capsys, monkeypatch):
-    monkeypatch.setattr("data_prep.prepare.draw_class_distribution", lambda *_: None)
-    monkeypatch.setattr("data_prep.prepare.draw_samples", lambda *_: None)
+def test_records_are_prepared_for_a_url(machine, buckets, tiny_source, capsys):
     arguments = ["--source", str(tiny_source), "--data_dir", "bucket://data/new"]
     (buckets / ".control/full").touch()
     assert prepare(arguments) == 2

@@ -12,7 +12,7 @@ import pytest
 
 from fer_jax.workdir import read_history
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 # A command whose main thread is in C, as when XLA compiles, or asks to save first.
 IN_C = """

@@ -14,7 +14,7 @@ from fer_jax.sweep import parse_sweep
 from fer_jax.train import train
 from fer_jax.workdir import member_workdirs, read_run
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 SECOND = {
     **{"learning_rate": 0.03, "weight_decay": 0.01, "clip_norm": 0.5, "label_smoothing": 0.1},

@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from pictures import leave_out_pictures
 from small_records import make_records
 from test_train import read_history, stop_at, without_time
 
@@ -43,7 +44,7 @@ def pair(tiny_data_dir, tmp_path_factory):
     config.ensemble, config.epochs, config.steps_per_epoch = 2, 1, 3
     workdir = tmp_path_factory.mktemp("pair") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fer_jax.training.run.write_run_page", lambda *_, **__: None)
+        leave_out_pictures(patch)
         train(config, workdir)
     return workdir
 
@@ -84,7 +85,7 @@ def test_a_student_learns_its_teachers_predictions(config, trained_workdir, tmp_
     assert abs(student - theirs).mean() < 0.2 * abs(theirs - theirs.mean(axis=0)).mean()
 
 
-@pytest.mark.usefixtures("cached_steps")
+@pytest.mark.usefixtures("cached_programs")
 @pytest.mark.parametrize("source", ["device", "host"])
 def test_a_student_resumes_bit_for_bit_though_its_teacher_moves(
     source, config, trained_workdir, tmp_path
@@ -101,7 +102,7 @@ def test_a_student_resumes_bit_for_bit_though_its_teacher_moves(
     assert without_time(histories[0]) == without_time(histories[1])
 
 
-@pytest.mark.usefixtures("cached_steps")
+@pytest.mark.usefixtures("cached_programs")
 def test_members_are_students_of_the_same_teachers(config, pair, tmp_path):
     config.teachers = (*config.teachers, str(pair))
     config.ensemble = 2
@@ -114,7 +115,7 @@ def test_members_are_students_of_the_same_teachers(config, pair, tmp_path):
     assert members[0]["history"] != members[1]["history"]
 
 
-@pytest.mark.usefixtures("cached_steps")
+@pytest.mark.usefixtures("cached_programs")
 def test_other_teachers_are_refused(config, pair, tmp_path):
     config.epochs = 1
     train(config, tmp_path / "run")

@@ -20,10 +20,11 @@ from pictures import leave_out_pictures
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    # The first two are imported late elsewhere, and slowly.
+    # The first three are imported late elsewhere, and slowly.
     import cv2  # noqa: F401
     import tensorflow_datasets.core  # noqa: F401
 
+    import data_prep.prepare  # noqa: F401
     import fer_jax.train  # noqa: F401
 
 gc.collect()

@@ -1,11 +1,12 @@
 """What the tests of launching share: the stand-ins' folder, a short run, and how to wait for it."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from compiling import XLAS_OWN
 
 FAKES = Path(__file__).parent / "fakes"
 # What the fakes' machines have: JAX believes in a TPU, but computes on one core.
@@ -13,8 +14,7 @@ ENVIRONMENT = {
     "JAX_FORCE_TPU_INIT": "1",
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "1",
-    # As `cached_steps` has it.
-    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_cpu_experimental_onednn_custom_call=false",
+    "XLA_FLAGS": XLAS_OWN,
     # Otherwise training starts a new process for its huge pages.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",
     "FAKE_PYTHON": str(FAKES / "python"),

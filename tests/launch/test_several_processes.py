@@ -23,7 +23,7 @@ from fer_jax.evaluate import evaluate
 from fer_jax.reporting.evaluation import read_predictions
 from fer_jax.train import train
 
-pytestmark = pytest.mark.usefixtures("cached_steps")
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 LAYERS = (("conv", 8), "batch_norm", ("max_pool", 8), "flatten")
 
