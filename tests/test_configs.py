@@ -7,10 +7,9 @@ import ast
 import functools
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import h5py
 import jax
 import numpy as np
@@ -25,7 +24,7 @@ from fer_jax.config import load_config
 from fer_jax.data.contract import CLASS_NAMES
 from fer_jax.devices import compiler_options, create_mesh
 from fer_jax.errors import UserError
-from fer_jax.models import create_model
+from fer_jax.models import create_model, resnet
 from fer_jax.models.functional import abstract_network
 from fer_jax.models.pretrained import NAMES
 from fer_jax.summary import count_parameters
@@ -94,6 +93,13 @@ def write_weights(model, file):
             group.attrs["weight_names"] = [name.encode() for name in names]
 
 
+@pytest.fixture
+def short_resnets(monkeypatch):
+    """Residual networks have five blocks, of each kind and with each kind of shortcut."""
+    for depth, (block, _) in resnet._DEPTHS.items():
+        monkeypatch.setitem(resnet._DEPTHS, depth, (block, (2, 1, 1, 1)))
+
+
 @pytest.fixture(scope="module")
 def tiny_ferplus(tmp_path_factory):
     """Records with votes for FER+'s eight classes, as many of each as `tiny_data_dir` has."""
@@ -102,7 +108,7 @@ def tiny_ferplus(tmp_path_factory):
     return make_records(folder, labels, description=Description("ferplus", FERPLUS), votes=True)
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_pictures", "short_resnets")
 @pytest.mark.parametrize("config", small_configs().values(), ids=map(str, CONFIGS))
 def test_takes_a_step(config, tiny_data_dir, tiny_ferplus, trained_workdir, tmp_path):
     votes = TARGETS[config.targets].by_votes
@@ -129,6 +135,7 @@ def test_takes_a_step(config, tiny_data_dir, tiny_ferplus, trained_workdir, tmp_
     assert result["report"]["n"] == images_per_class * len(classes)
 
 
+@pytest.mark.usefixtures("short_resnets")
 @pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
 @pytest.mark.parametrize(
     "name", ["convnext", "densenet", "efficientnet", "resnet", "published/resnet50_transfer"]
@@ -210,8 +217,8 @@ def test_parameter_counts(name, totals):
 
 def test_the_summary_prints_the_counts():
     name = "published/three_emotions"
-    command = [sys.executable, "-m", "fer_jax.summary", f"--config=configs/{name}.py"]
-    result = subprocess.run([*command, "--format=json"], check=True, capture_output=True, text=True)
+    flags = (f"--config=configs/{name}.py", "--format=json")
+    result = commands.run("fer_jax.summary", *flags)
     assert tuple(json.loads(result.stdout).values()) == PARAMETERS[name]
 
 
