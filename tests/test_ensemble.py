@@ -47,7 +47,9 @@ def ensemble(base_config, tmp_path_factory):
     config = base_config.copy_and_resolve_references()
     add_options(config)
     workdir = tmp_path_factory.mktemp("ensemble") / "both"
-    return workdir, train(config, workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch, pages=True)
+        return workdir, train(config, workdir)
 
 
 def test_members_are_runs_of_their_own(config, ensemble, tmp_path):
@@ -76,7 +78,9 @@ def test_members_are_runs_of_their_own(config, ensemble, tmp_path):
 def test_the_ensemble_is_the_mean_of_its_members(ensemble):
     workdir, result = ensemble
     members = [workdir / "member_0", workdir / "member_1"]
-    report = evaluate(workdir, "public_test")
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch, pages=True)
+        report = evaluate(workdir, "public_test")
     for split in ("validation_20", "public_test"):
         mean = np.mean([read_predictions(m, split).probabilities for m in members], axis=0)
         together = read_predictions(workdir, split)

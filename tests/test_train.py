@@ -154,7 +154,8 @@ def stop_at(config, workdir, step, *, steps_per_epoch=10):
             train(config, workdir)
 
 
-def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys):
+def test_a_finished_run_says_so_and_changes_nothing(config, tmp_path, capsys, monkeypatch):
+    leave_out_pictures(monkeypatch, pages=True)
     config.epochs = 1
     first = json.loads(json.dumps(train(config, tmp_path)))
     before = {name: (tmp_path / name).stat().st_mtime_ns for name in files_below(tmp_path)}
