@@ -59,8 +59,9 @@ def test_convolutions_are_onednns_unless_xla_flags_say_otherwise(flags, count):
 
 def train(tiny_data_dir, workdir, flags, dtype="float32"):
     """Returns a run's output, and the mean loss of its three steps."""
+    fast = "--xla_backend_optimization_level=0"  # As in `conftest.py`.
     result = python(
-        flags,
+        f"{fast} {flags}",
         *("-c", TRAIN, "--config=configs/cnn.py", f"--workdir={workdir}"),
         *(f"--config.data_dir={tiny_data_dir}", "--config.batch_size=16", "--config.epochs=1"),
         *("--config.steps_per_epoch=3", f"--config.dtype={dtype}"),
@@ -81,7 +82,7 @@ def test_a_run_with_onednns_kernels_learns_the_same_and_says_nothing_of_caches(
 ):
     printed, expected = by_xla
     assert "parameters, float32, on" in printed
-    _, loss = train(tiny_data_dir, tmp_path / "onednn", None)
+    _, loss = train(tiny_data_dir, tmp_path / "onednn", "")
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
@@ -89,7 +90,7 @@ def test_a_run_with_onednns_kernels_learns_the_same_and_says_nothing_of_caches(
 def test_bfloat16_is_what_a_step_computes_in_where_the_processor_is_made_for_it(
     by_xla, tiny_data_dir, tmp_path
 ):
-    printed, loss = train(tiny_data_dir, tmp_path / "onednn", None, "bfloat16")
+    printed, loss = train(tiny_data_dir, tmp_path / "onednn", "", "bfloat16")
     assert "parameters, bfloat16, on" in printed
     assert loss != by_xla[1]
     assert loss == pytest.approx(by_xla[1], rel=1e-2)
