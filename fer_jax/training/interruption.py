@@ -3,6 +3,7 @@
 import contextlib
 import math
 import threading
+import time
 
 from fer_jax import stopping
 from fer_jax.processes import worker
@@ -38,6 +39,8 @@ class Interruption(contextlib.ExitStack):
         self._request.answered = self._request.asked
 
     def _agree(self) -> None:
+        while not self._request.asked:  # Otherwise the request might come after the stop.
+            time.sleep(0.001)
         with self._agreeing:
             if self._last == math.inf:
                 self._last = max(worker.gather("points passed", self._passed))
