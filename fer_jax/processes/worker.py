@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from fer_jax import stopping
+from fer_jax.errors import UserError
 from fer_jax.processes.hub import BEAT, describe_difference
 from fer_jax.processes.messages import encode
 from fer_jax.processes.supervisor import WORKER
+
+_PATIENCE = 120.0  # Seconds that JAX's coordinator may take to start, after all have come.
 
 _NEVER = 10**6
 """Seconds. The hub notices dead processes sooner than JAX, and without a dump of the stack."""
@@ -108,6 +111,8 @@ def join() -> None:
     # The supervisors stop all at once. JAX's own service would take their signals.
     jax.config.update("jax_enable_preemption_service", False)
     facts = _channel.facts
+    if facts["number"]:
+        wait_for(facts["coordinator"], _PATIENCE)
     jax.distributed.initialize(
         facts["coordinator"],
         facts["count"],
@@ -116,6 +121,27 @@ def join() -> None:
         heartbeat_timeout_seconds=_NEVER,
         shutdown_timeout_seconds=_NEVER,
     )
+
+
+def wait_for(coordinator: str, seconds: float) -> None:
+    """Waits until JAX's coordinator, HOST:PORT, listens. JAX itself would end in a dump.
+
+    Raises:
+      UserError: it cannot be reached within some seconds.
+    """
+    host, _, port = coordinator.rpartition(":")
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > ends:
+                raise UserError(
+                    f"JAX's coordinator, {coordinator}, cannot be reached: "
+                    f"{error.strerror or error}; open all ports between the hosts"
+                ) from None
+            time.sleep(0.2)
 
 
 def gather(name: str, value: Any) -> list[Any]:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from fer_jax.errors import UserError
 from fer_jax.processes.hub import describe_difference
+from fer_jax.processes.worker import wait_for
 
 SCRIPT = """
 import json, os, sys, time
@@ -310,3 +312,11 @@ def test_differences_are_counted_when_there_are_many():
     assert text.startswith("knob_0 is 0, there -1; ")
     assert "; and 3 more; " in text
     assert not describe_difference(ours, dict(ours))
+
+
+def test_an_unreachable_coordinator_of_jax_is_told():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        wait_for(address, 0.0)
+    with pytest.raises(UserError, match=f"JAX's coordinator, {address}, .* open"):
+        wait_for(address, 0.0)
