@@ -62,7 +62,8 @@ def measured(text: str, config: str, results: Path) -> str:
         seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
         accuracy_ = f"{accuracy.mean(accuracies)} % of {accuracy.SPLIT} ({seeds})"
         if took := accuracy.seconds(best):
-            time = f"{took} on {table.hardware(best['hardware'])}"
+            together = " for all seeds" if len(accuracies) > 1 else ""
+            time = f"{took}{together} on {table.hardware(best['hardware'])}"
     for heading, words in (("Accuracy", accuracy_), ("Time", time)):
         text = re.sub(rf"^{heading}: .*\.$", f"{heading}: {words}.", text, flags=re.MULTILINE)
     return text

@@ -2,7 +2,7 @@
 
 python -m fer_jax.main --config=configs/published/small_cnn.py
 
-Time: 22 min 21 s on 2 x AMD EPYC with AVX-512.
+Time: 22 min 21 s for all seeds on 2 x AMD EPYC with AVX-512.
 Accuracy: 58.24 ± 0.44 % of public_test (5 seeds).
 Published: about 60 % validation accuracy, from Adam over 25 epochs.
 """

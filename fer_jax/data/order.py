@@ -1,7 +1,7 @@
 """The order in which a pass over the data takes its records: Grain's shuffle, a pass at a time.
 
-Grain shuffles each number by itself, in 5 microseconds, which is as long as drawing and augmenting
-an image takes. Here NumPy shuffles all numbers of a pass at once, in 0.2 microseconds each.
+Grain shuffles each number by itself, which takes as long as all else that an image in memory needs.
+Here NumPy shuffles all numbers of a pass at once, in a small part of that time.
 """
 
 import numpy as np
