@@ -112,7 +112,7 @@ def test_a_configs_docstring_has_its_figures(tmp_path):
     write_accuracy(tmp_path, "resnet_ensemble")
     text = '"""A network.\n\nTime: long.\nAccuracy: good.\n"""\n'
     assert measured(text, "resnet", tmp_path).splitlines()[2:4] == [
-        "Time: 1 min 35 s of steps on 2 x abacus.",
+        "Time: 1 min 35 s of steps for all seeds on 2 x abacus.",
         "Accuracy: 55.00 ± 7.07 % of public_test (2 seeds).",
     ]
     assert "Accuracy: not measured." in measured(text, "cnn", tmp_path)
