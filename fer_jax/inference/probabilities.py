@@ -104,8 +104,8 @@ def compile_for_records(
 ) -> jax.stages.Compiled:
     """Compiles a jitted function for `predict_records`.
 
-    On a CPU it has the compiler options of a training step, with which small networks took half
-    the time and large ones half the memory; and it is not in the compilation cache.
+    On a CPU it has the compiler options of a training step, with which small networks are faster
+    and large ones take less memory. It is not in the compilation cache.
 
     Args:
       function: function to compile.
